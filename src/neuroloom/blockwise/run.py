@@ -1,0 +1,193 @@
+"""Running a stage's blocks with daisy in N local worker processes.
+
+daisy hands out blocks, retries failed ones and keeps one done-byte per block in the stage's folder; a stage that is
+interrupted or killed goes on with the blocks that are left. Every block depends only on the stage's inputs, so there
+are no conflicts between blocks and any order gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import daisy.logging
+import daisy.v2
+from funlib.geometry import Coordinate, Roi
+
+from neuroloom.blockwise.stage import Stage
+from neuroloom.errors import Interrupted, UserError
+from neuroloom.files import explain_os_errors, lock, write_json
+
+Progress = Callable[[int, int], None]
+"""Called with blocks done and blocks in all."""
+
+
+def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) -> dict[str, Any]:
+    """Do what is missing of a stage.
+
+    Args:
+        stage: The stage.
+        workers: Local worker processes.
+        progress: Called when blocks finish, with blocks done and blocks in all.
+
+    Returns:
+        What the stage's `done.json` holds: fingerprint, blocks, workers, seconds.
+
+    Raises:
+        UserError: Another run writes this stage, an input is bad, or blocks failed.
+        Interrupted: Ctrl-C or SIGTERM; finished blocks are kept.
+    """
+    if stage.is_done():
+        return read_done(stage)
+    with explain_os_errors(stage.folder):
+        stage.folder.mkdir(parents=True, exist_ok=True)
+    with lock(stage.folder / "lock", stage.title):
+        if stage.is_done():
+            return read_done(stage)
+        started = time.monotonic()
+        with interruptible():
+            stage.describe()
+            stage.prepare()
+            _run_blocks(stage, max(1, min(workers, stage.block_count)), progress or (lambda done, total: None))
+            stage.finish()
+        result = {
+            "stage": type(stage).__name__,
+            "fingerprint": stage.fingerprint(),
+            "blocks": stage.block_count,
+            "workers": workers,
+            "seconds": round(time.monotonic() - started, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        write_json(stage.done_marker, result)
+    return result
+
+
+def read_done(stage: Stage) -> dict[str, Any]:
+    """What `run_stage` wrote when the stage was done."""
+    return dict(json.loads(stage.done_marker.read_text()))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Interrupted`, so that locks are released and nothing is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # daisy waits in compiled code that only looks for SIGINT; a thread that reads the wake-up descriptor hears
+    # SIGTERM at once and passes it on.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    previous_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_pass_on_sigterm, args=(reader,), daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("Stopped. What was finished is kept; run the same command again to go on.") from error
+    finally:
+        signal.set_wakeup_fd(previous_descriptor)
+        signal.signal(signal.SIGTERM, previous)
+        os.close(writer)  # ends the thread
+
+
+def _pass_on_sigterm(reader: int) -> None:
+    while received := os.read(reader, 64):
+        if signal.SIGTERM in received:
+            os.kill(os.getpid(), signal.SIGINT)
+    os.close(reader)
+
+
+def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
+    context = Coordinate(stage.context)
+    block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
+    task = daisy.v2.Task(
+        "blocks",
+        Roi(Coordinate(0, 0, 0), Coordinate(stage.shape)).grow(context, context),
+        block.grow(context, context),
+        block,
+        process_function=_BlockFunction(stage),
+        read_write_conflict=False,
+        fit="shrink",
+        max_workers=workers,
+        max_retries=1,
+        # a worker that raises ends; each failing block may end two, so the cap only stops workers that never start
+        max_worker_restarts=3 * workers + 2 * stage.block_count,
+        timeout=24 * 3600,
+        tracking_path=str(stage.folder / "blocks"),
+    )
+    failures = stage.folder / "failures"
+    shutil.rmtree(failures, ignore_errors=True)
+    daisy.logging.set_log_basedir(stage.folder / "logs")
+    logging.getLogger("daisy").setLevel(logging.CRITICAL)
+    abandoned = ""
+    try:
+        states = daisy.v2.run_blockwise(
+            task, progress=_Observer(progress), return_states=True, summary=False, host="127.0.0.1"
+        )
+        state = states["blocks"]
+        if state.completed_count == state.total_block_count:
+            return
+        left = state.total_block_count - state.completed_count
+    except RuntimeError as error:  # daisy's word for "workers kept dying"
+        left, abandoned = 0, str(error)
+    reports = [json.loads(file.read_text()) for file in sorted(failures.glob("block-*.json"))]
+    if reports and all(report["user_error"] for report in reports):
+        raise UserError(reports[0]["message"])
+    what = f"{left} of {stage.block_count} blocks failed" if left else f"the workers kept ending ({abandoned[:300]})"
+    first = f" First: block {reports[0]['block']}: {reports[0]['message']}" if reports else ""
+    raise UserError(
+        f"{stage.title}: {what}.{first} Details are in {failures if reports else stage.folder / 'logs'}; run the same "
+        "command again to retry what is missing."
+    )
+
+
+class _BlockFunction:
+    """Called by daisy's worker processes with one block at a time; remembers why a block failed."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def __call__(self, block: Any) -> None:
+        begin = block.write_roi.offset
+        ours = self.stage.block_at(tuple(int(b) // s for b, s in zip(begin, self.stage.block_shape, strict=True)))
+        try:
+            self.stage.process(ours)
+        except Exception as error:
+            write_json(
+                self.stage.folder / "failures" / f"block-{ours.number}.json",
+                {
+                    "block": ours.number,
+                    "write_roi": [list(ours.write_roi.begin), list(ours.write_roi.end)],
+                    "user_error": isinstance(error, UserError),
+                    "message": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}",
+                    "traceback": traceback.format_exc(),
+                    "process": os.getpid(),
+                },
+            )
+            raise
+
+
+class _Observer:
+    """daisy's progress interface, reduced to two numbers."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_start(self, states: Any) -> None:
+        self.on_progress(states)
+
+    def on_progress(self, states: Any) -> None:
+        for state in states.values():
+            self.progress(int(state.completed_count), int(state.total_block_count))
+
+    def on_finish(self, states: Any) -> None:
+        self.on_progress(states)
