@@ -1,0 +1,32 @@
+# make demo   the main job, end to end, on the embedded sample (about 10 minutes on two cores)
+# make demo DATA=FOLDER   the same on real EM: trains on FOLDER/fib25-train.zarr, scores on FOLDER/fib25-val.zarr
+# make test   all tests
+# make env    only the set-up, in .venv
+PYTHON ?= python3
+DEMO ?= demo
+
+.PHONY: env dev demo test lint docs clean
+
+env:
+	@$(PYTHON) tools/env.py
+
+dev:
+	@$(PYTHON) tools/env.py dev
+
+demo: env
+	@.venv/bin/neuroloom demo $(DEMO) $(if $(DATA),--data $(DATA))
+
+test: dev lint
+	@.venv/bin/python -m pytest
+
+lint: dev
+	@.venv/bin/ruff check src tests benchmarks tools
+	@.venv/bin/ruff format --check src tests benchmarks tools
+	@.venv/bin/mypy
+
+docs:
+	@$(PYTHON) tools/env.py docs
+	@.venv/bin/mkdocs build --strict
+
+clean:
+	rm -rf .venv demo site

@@ -1,0 +1,93 @@
+"""Merge scores: at which score of a hierarchical agglomeration two touching fragments become one region.
+
+              0.45 |        +-----+-----+            score(a, b) = 0.10     score(c, d) = 0.20
+                   |     +--+--+     +--+--+         score(b, c) = 0.45     and so has every other edge between
+        0.10, 0.20 |     a     b     c     d         the two halves: a-c, a-d, b-d
+
+Not the score of an edge on its own, but of the regions it has become part of by the time they merge (waterz 0.10,
+Funke et al. 2018). A pair that never becomes one has the score NaN. Scores are 1 - affinity: LOW merges first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloom.agglomeration.region_graph import region_graph
+from neuroloom.fragments.hierarchy import agglomerate
+from neuroloom.fragments.labels import compact
+from neuroloom.graph.tables import Edges
+
+
+def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], merge_function: str) -> Edges:
+    """Score all pairs of touching fragments of a volume.
+
+    Args:
+        affinities: `(3, z, y, x)`, 255 = 1; channel c at v tells of v and its neighbour before along axis c.
+        fragments: `(z, y, x)`, any ids, 0 = none.
+        merge_function: How the affinity between two regions is measured, such as "hist_quant_75"; a key of
+            `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
+
+    Returns:
+        One row per pair, sorted by u, then v.
+
+    Raises:
+        UserError: The merge function has no such name.
+    """
+    ids, numbers = compact(fragments)
+    graph = region_graph(affinities, numbers)
+    _, merges, scores = agglomerate(affinities, numbers, merge_function, threshold=1.0)
+    u, v = graph.u.astype(np.int64) - 1, graph.v.astype(np.int64) - 1
+    merge = join_times(len(ids), merges.astype(np.int64) - 1, u, v)
+    score = np.append(scores, np.float32(np.nan))[merge]
+    return Edges(ids[u], ids[v], score, graph.contact_area, graph.mean_affinity)
+
+
+@numba.njit(cache=True)
+def join_times(count: int, merges: Any, u: Any, v: Any) -> Any:
+    """For pairs of nodes, which of a series of merges makes them one.
+
+    Args:
+        count: Number of nodes, 0 … count - 1.
+        merges: `(m, 2)`, a node of each of the two regions that become one.
+        u: `(n,)`, first nodes.
+        v: `(n,)`, second nodes.
+
+    Returns:
+        `(n,)`, index of the merge; -1 if there is none.
+    """
+    # The smaller tree is hung below the larger one's root and remembers when: times grow towards the root, and no
+    # path is longer than log2(count).
+    never = len(merges)
+    parent = np.arange(count)
+    time = np.full(count, never)
+    size = np.ones(count, dtype=np.int64)
+    for i in range(len(merges)):
+        a, b = merges[i, 0], merges[i, 1]
+        while parent[a] != a:
+            a = parent[a]
+        while parent[b] != b:
+            b = parent[b]
+        if a == b:
+            continue
+        if size[a] < size[b]:
+            a, b = b, a
+        parent[b] = a
+        time[b] = i
+        size[a] += size[b]
+    result = np.empty(len(u), dtype=np.int64)
+    for i in range(len(u)):
+        a, b, joined = u[i], v[i], np.int64(-1)
+        while a != b:
+            if time[a] > time[b]:
+                a, b = b, a
+            if time[a] == never:
+                joined = np.int64(-1)
+                break
+            joined = time[a]
+            a = parent[a]
+        result[i] = joined
+    return result

@@ -1,0 +1,105 @@
+"""The stage fragments -> scored edges -> merge forest.
+
+   read_roi = write_roi + context           Fragments end at the borders of the fragments' blocks, and these blocks
++---------------------+                     tile ours: every fragment lies in exactly one of our blocks.
+|    context          |
+|   +---------+       |                     The edge u-v (u < v) belongs to the block in which u lies. That block
+|   |  u    w | v     |                     sees all of their contact, because v touches u and the context is at
+|   |         |       |                     least one voxel; and it sees v as far as the context reaches.
+|   +---------+       |                     Here u-w and u-v are ours; x-u, with x < u in the block to the left,
++---------------------+                     is its.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from funlib.geometry import Roi
+
+from neuroloom.agglomeration.forest import save_forest, spanning_forest
+from neuroloom.agglomeration.scores import merge_scores
+from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.errors import UserError
+from neuroloom.fragments.hierarchy import check_merge_function
+from neuroloom.fragments.labels import unique
+from neuroloom.graph import GraphFiles
+
+
+class Agglomerate(Stage):
+    """Score all pairs of touching fragments, and reduce them to the merge forest.
+
+    Attributes:
+        affinities: `(3 or more, z, y, x) uint8`.
+        fragments: `(z, y, x) uint64`, made by `Fragments` in blocks of which this stage's are multiples.
+        fragments_graph: The folder where `Fragments` kept their nodes.
+        merge_function: How the affinity between two regions is measured.
+    """
+
+    title: ClassVar[str] = "agglomeration"
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph"})
+
+    affinities: Source
+    fragments: Source
+    fragments_graph: Path
+    merge_function: str = "hist_quant_75"
+
+    @property
+    def graph(self) -> GraphFiles:
+        """The edges."""
+        return GraphFiles(self.folder / "graph")
+
+    @property
+    def forest(self) -> Source:
+        """The merge forest: the file `dataset` in the folder `path`; see `load_forest`."""
+        return Source(path=str(self.folder), dataset="forest.arrow", fingerprint=self.fingerprint())
+
+    @property
+    def forest_file(self) -> Path:
+        """The merge forest; see `load_forest`."""
+        return self.folder / "forest.arrow"
+
+    def prepare(self) -> None:
+        """Check the inputs.
+
+        Raises:
+            UserError: Fragments and affinities differ in size, blocks do not fit, or there is no context.
+        """
+        check_merge_function(self.merge_function)
+        fragments, affinities = self.fragments.open(), self.affinities.open()
+        for volume in (fragments, affinities):
+            if volume.shape != self.shape:
+                raise UserError(f"{volume.location} has {volume.shape} voxels; expected {self.shape}. Make it again.")
+        blocks = fragments.array.attrs.get("block_shape")
+        if not isinstance(blocks, list):
+            raise UserError(
+                f"{fragments.location} has no attribute `block_shape`; expected fragments made by "
+                "`neuroloom fragments`. Run it again."
+            )
+        for ours, theirs, extent in zip(self.block_shape, blocks, self.shape, strict=True):
+            if ours < extent and ours % int(theirs):
+                raise UserError(
+                    f"Agglomeration blocks of {self.block_shape} voxels are no multiples of the fragments' blocks of "
+                    f"{tuple(blocks)}, so a fragment could lie in two. Choose a multiple along each axis."
+                )
+        if any(count > 1 and context < 1 for count, context in zip(self.grid, self.context, strict=True)):
+            raise UserError(
+                f"An agglomeration context of {self.context} voxels hides what lies across a block's border. Choose at "
+                "least 1 along each axis; 32 is a good value."
+            )
+
+    def process(self, block: Block) -> None:
+        """Write the edges that one block owns."""
+        roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
+        fragments = self.fragments.open().read(roi.begin, roi.shape)
+        affinities = self.affinities.open().read(roi.begin, roi.shape)[:3]
+        edges = merge_scores(affinities, fragments, self.merge_function)
+        ours = unique(fragments[(block.write_roi - roi.begin).to_slices()])
+        self.graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
+
+    def finish(self) -> None:
+        """Build the merge forest of all blocks."""
+        nodes = GraphFiles(self.fragments_graph).read_nodes()
+        edges = self.graph.read_edges()
+        save_forest(spanning_forest(nodes.id, edges.u, edges.v, edges.merge_score), self.forest_file)

@@ -1,0 +1,1 @@
+"""How good a segmentation is: overlap tables, VOI and Rand scores, the choice of the threshold, the report."""

@@ -1,0 +1,156 @@
+"""The stage affinities -> fragments: every block on its own, with context, cropped.
+
+   read_roi
++---------------+     1. watershed in all of read_roi (what leaves the volume is left out)
+| a a a | b b b |     2. crop to write_roi: fragments end at a block's border, so no two blocks share one
+| a +-----------+     3. pieces that hang together no longer get a number each: 1 … n
+| a | c | b b b |     4. id = number + block number * voxels per block: unique without talking to other blocks
++---+-----------+
+      write_roi       Context makes both sides of a border see the same membranes there.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from funlib.geometry import Roi
+from numpy.typing import NDArray
+
+from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.errors import UserError
+from neuroloom.fragments.outputs import make_label_volume
+from neuroloom.fragments.statistics import statistics
+from neuroloom.fragments.watershed import connected, fragments
+from neuroloom.graph import GraphFiles, Nodes
+from neuroloom.volume import Volume
+
+
+class Fragments(Stage):
+    """Cut a volume of affinities into fragments.
+
+    Attributes:
+        affinities: `(3 or more, z, y, x) uint8`; the first three channels are the neighbours before along z, y, x.
+        mask: Fragments lie only where it is not 0 (and where it is defined); may be coarser by whole factors.
+        in_xy: Section by section, from the y and x affinities.
+        threshold: Mean affinity above which a voxel lies inside a neurite.
+        min_seed_distance: Extent of the maximum filter that finds seeds, voxels.
+        fill: Flood what is not inside as well.
+        filter_fragments: Drop fragments of a lower mean affinity.
+        epsilon_agglomerate: Merge at once while the lowest score is below it.
+        replace_sections: Sections of the volume that get no fragments.
+    """
+
+    title: ClassVar[str] = "fragments"
+
+    affinities: Source
+    mask: Source | None = None
+    in_xy: bool = False
+    threshold: float = 0.5
+    min_seed_distance: int = 10
+    fill: bool = True
+    filter_fragments: float = 0.0
+    epsilon_agglomerate: float = 0.0
+    replace_sections: tuple[int, ...] = ()
+
+    @property
+    def output(self) -> Source:
+        """The fragments, `(z, y, x) uint64`, 0 = none; their nodes are in `graph`."""
+        return Source(path=str(self.folder / "fragments.zarr"), dataset="fragments", fingerprint=self.fingerprint())
+
+    @property
+    def graph(self) -> GraphFiles:
+        """The fragments' nodes."""
+        return GraphFiles(self.folder / "graph")
+
+    def prepare(self) -> None:
+        """Make the output array.
+
+        Raises:
+            UserError: The affinities are not uint8 with three channels, or of another size than this stage.
+        """
+        affinities = self.affinities.open()
+        if affinities.dtype != np.uint8 or (affinities.channels or 0) < 3:
+            raise UserError(
+                f"{affinities.location} is {affinities.dtype} with {affinities.channels or 'no'} channels; expected "
+                "uint8 with at least 3 (z, y, x). Name the dataset of the affinities."
+            )
+        if affinities.shape != self.shape:
+            raise UserError(
+                f"{affinities.location} has {affinities.shape} voxels; expected {self.shape}. Predict again."
+            )
+        if self.mask is not None:
+            read_mask(self.mask.open(), affinities, Roi((0, 0, 0), (1, 1, 1)))
+        make_label_volume(self.output, self, affinities)
+
+    def process(self, block: Block) -> None:
+        """Write one block's fragments and their nodes."""
+        affinities = self.affinities.open()
+        roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
+        values = affinities.read(roi.begin, roi.shape)[:3]
+        labels = fragments(
+            values,
+            in_xy=self.in_xy,
+            threshold=self.threshold,
+            min_seed_distance=self.min_seed_distance,
+            fill=self.fill,
+            mask=None if self.mask is None else read_mask(self.mask.open(), affinities, roi),
+            filter_fragments=self.filter_fragments,
+            epsilon_agglomerate=self.epsilon_agglomerate,
+            replace_sections=[z - int(roi.begin[0]) for z in self.replace_sections],
+        )
+        inner = (block.write_roi - roi.begin).to_slices()
+        numbers = connected(labels[inner])
+        bump = np.uint64(block.number * int(np.prod(self.block_shape)))
+        self.output.open().write(
+            block.write_roi.begin, np.where(numbers > 0, numbers.astype(np.uint64) + bump, np.uint64(0))
+        )
+        measured = statistics(np.ascontiguousarray(values[:, *inner]), numbers)
+        begin = np.array(block.write_roi.begin)
+        self.graph.write_nodes(
+            block.number,
+            Nodes(
+                id=np.arange(1, len(measured.size) + 1, dtype=np.uint64) + bump,
+                centre=measured.centre + begin,
+                size=measured.size,
+                mean_affinity=measured.mean_affinity,
+                begin=measured.begin + begin,
+                end=measured.end + begin,
+            ),
+        )
+
+
+def read_mask(mask: Volume, grid: Volume, roi: Roi) -> NDArray[np.bool_]:
+    """Read a mask on the grid of another volume.
+
+    Args:
+        mask: Its voxels are as large as the grid's, or larger by whole factors.
+        grid: The volume whose voxels are asked for.
+        roi: In voxels of the grid.
+
+    Returns:
+        `(z, y, x)` of the roi's shape; False outside of the mask.
+
+    Raises:
+        UserError: The factors are not whole.
+    """
+    indices = []
+    for axis in range(3):
+        factor = mask.voxel_size[axis] / grid.voxel_size[axis]
+        if round(factor) < 1 or abs(factor - round(factor)) > 1e-3:
+            raise UserError(
+                f"{mask.location} has voxels of {mask.voxel_size} nm, which are no whole multiples of the affinities' "
+                f"{grid.voxel_size} nm. Resample the mask."
+            )
+        centres = np.arange(roi.begin[axis], roi.end[axis]) + 0.5
+        world = grid.offset[axis] + centres * grid.voxel_size[axis]
+        indices.append(np.floor((world - mask.offset[axis]) / mask.voxel_size[axis]).astype(np.int64))
+    inside = [(index >= 0) & (index < size) for index, size in zip(indices, mask.shape, strict=True)]
+    result = np.zeros(tuple(roi.shape), dtype=np.bool_)
+    if not all(axis.any() for axis in inside):
+        return result
+    wanted = [index[axis] for index, axis in zip(indices, inside, strict=True)]
+    begin = [int(index[0]) for index in wanted]
+    values = mask.read(begin, [int(index[-1]) + 1 - first for index, first in zip(wanted, begin, strict=True)])
+    result[np.ix_(*inside)] = values[np.ix_(*(index - first for index, first in zip(wanted, begin, strict=True)))] != 0
+    return result

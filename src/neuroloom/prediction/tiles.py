@@ -1,0 +1,148 @@
+"""Running a valid network over a region in tiles whose borders cannot be seen.
+
+A valid U-Net gives the same values for a voxel wherever the tile begins, as long as tiles begin at multiples of its
+factor: max-pooling cuts the input into cells, and the cells must fall on the same voxels. Hence
+
+    region  |-- tile --|-- tile --|- rest -|        tile = k * factor, first tile at the region's begin
+    input |== context + tile + context ==|          a network that gives more than it is asked for is cut
+
+and the result does not depend on k, apart from floating point.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+
+from neuroloom.errors import UserError
+from neuroloom.networks.unet import UNetParameters, output_shape
+from neuroloom.volume.array import Triple
+
+
+def round_up(shape: Sequence[int], factor: Sequence[int]) -> Triple:
+    """The smallest multiples of `factor` that are not below `shape`, z y x."""
+    z, y, x = (-(-s // f) * f for s, f in zip(shape, factor, strict=True))
+    return z, y, x
+
+
+@lru_cache
+def tile_input(parameters: UNetParameters, tile: Triple) -> Triple:
+    """The input extent for which the network gives at least `tile` voxels.
+
+    Args:
+        parameters: The network.
+        tile: Wanted output extent in voxels.
+
+    Returns:
+        The smallest valid input extent whose output is not below `tile`, axis by axis.
+    """
+    extents: list[int] = []
+    for axis in range(3):
+        for extent in itertools.count(tile[axis]):
+            try:
+                given = output_shape(parameters, _probe(parameters, axis, extent))
+            except (UserError, ValueError):
+                continue
+            if given[axis] >= tile[axis]:
+                extents.append(extent)
+                break
+    z, y, x = extents
+    return z, y, x
+
+
+@lru_cache
+def _valid_extent(parameters: UNetParameters) -> Triple:
+    """Some extent that the network accepts, to vary one axis of."""
+    for extent in itertools.count(1):
+        try:
+            output_shape(parameters, (extent, extent, extent))
+        except (UserError, ValueError):
+            continue
+        return extent, extent, extent
+    raise AssertionError
+
+
+def _probe(parameters: UNetParameters, axis: int, extent: int) -> Triple:
+    probe = list(_valid_extent(parameters))
+    probe[axis] = extent
+    z, y, x = probe
+    return z, y, x
+
+
+def region_input(parameters: UNetParameters, shape: Triple, tile: Triple) -> Triple:
+    """The input extent that `run_tiled` asks for over a region.
+
+    Args:
+        parameters: The network's geometry.
+        shape: The region's extent in voxels, multiples of the factor.
+        tile: Extent of one tile in voxels, multiples of the factor.
+
+    Returns:
+        Extent in voxels; the region begins half the network's context after the input's begin.
+    """
+    last = [(s - 1) // t * t for s, t in zip(shape, tile, strict=True)]
+    z, y, x = (
+        max(
+            begin + tile_input(parameters, extent)[axis]
+            for begin, extent in ((0, _cut(tile, shape)), (last[axis], _cut(tile, _rest(shape, last))))
+        )
+        for axis in range(3)
+    )
+    return z, y, x
+
+
+def _cut(tile: Triple, shape: Triple) -> Triple:
+    z, y, x = (min(t, s) for t, s in zip(tile, shape, strict=True))
+    return z, y, x
+
+
+def _rest(shape: Triple, last: Sequence[int]) -> Triple:
+    z, y, x = (s - b for s, b in zip(shape, last, strict=True))
+    return z, y, x
+
+
+def run_tiled(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    parameters: UNetParameters,
+    load: Callable[[Triple, Triple], torch.Tensor],
+    shape: Triple,
+    tile: Triple,
+    channels: int,
+) -> torch.Tensor:
+    """Run a network over a region in tiles and keep its output as uint8.
+
+    Args:
+        network: Takes `(1, c, z, y, x)`, gives `(1, channels, z', y', x')` in [0, 1].
+        parameters: The network's geometry.
+        load: Called with begin and extent of a tile's input, in voxels from the begin of the region's input (within
+            `region_input`); gives `(1, c, z, y, x)` on the network's device.
+        shape: The region's extent in voxels, multiples of the network's factor.
+        tile: Extent of one tile in voxels, multiples of the network's factor.
+        channels: Output channels.
+
+    Returns:
+        `(channels, z, y, x)` uint8, 0 … 255 for 0 … 1, on the device of the network's output.
+    """
+    result: torch.Tensor | None = None
+    for begin in itertools.product(*(range(0, s, t) for s, t in zip(shape, tile, strict=True))):
+        z, y, x = (min(t, s - b) for b, s, t in zip(begin, shape, tile, strict=True))
+        output = network(load(begin, tile_input(parameters, (z, y, x))))[0, :, :z, :y, :x]
+        if result is None:
+            result = torch.empty((channels, *shape), dtype=torch.uint8, device=output.device)
+        place = tuple(slice(b, b + e) for b, e in zip(begin, (z, y, x), strict=True))
+        result[(slice(None), *place)] = to_uint8(output)
+    assert result is not None
+    return result
+
+
+def to_uint8(values: torch.Tensor) -> torch.Tensor:
+    """[0, 1] to 0 … 255, rounded to the nearest."""
+    return values.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def from_uint8(values: torch.Tensor) -> torch.Tensor:
+    """0 … 255 to [0, 1], float32."""
+    return values.float().div_(255)

@@ -1,0 +1,62 @@
+"""The stage merge forest -> lookup tables -> segmentation: cut once per threshold, relabel for the chosen one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloom.agglomeration.forest import load_forest
+from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.fragments.outputs import make_label_volume
+from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, relabel, save_lookup
+
+
+class Segment(Stage):
+    """Turn fragments into segments.
+
+    Attributes:
+        fragments: `(z, y, x) uint64`, made by `Fragments`.
+        forest: The merge forest, as `Agglomerate.forest` gives it.
+        threshold: Of the segmentation; edges with a score up to it are merged.
+        thresholds: Further thresholds to write lookup tables for.
+    """
+
+    title: ClassVar[str] = "segmentation"
+
+    fragments: Source
+    forest: Source
+    threshold: float
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def output(self) -> Source:
+        """The segmentation, `(z, y, x) uint64`, 0 = none."""
+        return Source(
+            path=str(self.folder / "segmentation.zarr"), dataset="segmentation", fingerprint=self.fingerprint()
+        )
+
+    def prepare(self) -> None:
+        """Write the lookup tables and make the output array."""
+        wanted = sorted({self.threshold, *self.thresholds})
+        missing = [threshold for threshold in wanted if not (self.folder / lookup_name(threshold)).exists()]
+        if missing:
+            forest = load_forest(Path(self.forest.path) / self.forest.dataset)
+            for threshold in missing:
+                save_lookup(lookup_table(forest, threshold), self.folder, threshold)
+        make_label_volume(self.output, self, self.fragments.open())
+
+    def process(self, block: Block) -> None:
+        """Relabel one block."""
+        roi = block.write_roi
+        fragments = self.fragments.open().read(roi.begin, roi.shape)
+        self.output.open().write(roi.begin, relabel(fragments, _table(self.folder, self.threshold)))
+
+
+@lru_cache(maxsize=1)
+def _table(folder: Path, threshold: float) -> NDArray[np.uint64]:
+    """A worker reads the table once, not once per block; the folder is named by the fingerprint of its content."""
+    return load_lookup(folder, threshold)

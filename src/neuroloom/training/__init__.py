@@ -1,0 +1,1 @@
+"""Training: crops, augmentation, targets (descriptors, affinities), loss weights, the loop, snapshots."""

@@ -1,0 +1,24 @@
+"""What is known of fragments against numpy, fragment by fragment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuroloom.fragments.statistics import statistics
+
+
+def test_is_the_definition() -> None:
+    random = np.random.default_rng(0)
+    numbers = random.integers(0, 6, (5, 6, 7)).astype(np.uint32)
+    numbers[numbers == 4] = 0
+    affinities = random.integers(0, 256, (3, 5, 6, 7)).astype(np.uint8)
+    measured = statistics(affinities, numbers)
+    assert measured.size[3] == 0
+    for i in (1, 2, 3, 5):
+        places = np.argwhere(numbers == i)
+        row = i - 1
+        assert measured.size[row] == len(places)
+        np.testing.assert_allclose(measured.centre[row], places.mean(axis=0) + 0.5)
+        np.testing.assert_array_equal(measured.begin[row], places.min(axis=0))
+        np.testing.assert_array_equal(measured.end[row], places.max(axis=0) + 1)
+        np.testing.assert_allclose(measured.mean_affinity[row], affinities[:, numbers == i].mean() / 255, rtol=1e-6)
