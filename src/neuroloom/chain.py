@@ -10,6 +10,7 @@ its checkpoint, so it is known once training is done; those of everything after 
 
 from __future__ import annotations
 
+import difflib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -49,3 +50,50 @@ def volume_problems(project: Project) -> list[Problem]:
         for number, volume in enumerate(group):
             problems += [((*("volumes", kind, number), key), text) for key, text in _problems_of(project, volume)]
     return problems
+
+
+def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str]]:
+    path = project.locate(volume.path)
+    if "://" not in path and not Path(path).exists():
+        near = _nearest_path(Path(path))
+        hint = f"did you mean {near}?" if near else "relative paths start at the project file's folder."
+        yield "path", f"`path` {volume.path!r} does not exist; {hint}"
+        return
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key in ("raw", "labels", "mask"):
+        dataset = getattr(volume, key, None)
+        if dataset is None:
+            continue
+        try:
+            opened = open_volume(path, dataset)
+        except UserError as error:
+            yield key, str(error)
+            continue
+        wanted = project.parameters.voxel_size
+        if any(abs(a - b) > 1e-3 * b for a, b in zip(opened.voxel_size, wanted, strict=True)):
+            yield (
+                key,
+                f"{opened.location} has voxels of {_times(opened.voxel_size)} nm, the project's `voxel_size` is "
+                f"{_times(wanted)} nm; they must agree.",
+            )
+        if key == "labels" and opened.dtype.kind not in "ui":
+            yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."
+        shapes[key] = opened.shape
+    for key in ("labels", "mask"):
+        if key in shapes and "raw" in shapes and shapes[key] != shapes["raw"]:
+            yield (
+                key,
+                f"{path}/{getattr(volume, key)} has {_times(shapes[key])} voxels, its raw {_times(shapes['raw'])}; "
+                "they must be equal.",
+            )
+
+
+def _times(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{v:g}" for v in values)
+
+
+def _nearest_path(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return None
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return str(path.parent / near[0]) if near else None

@@ -225,15 +225,17 @@ def test_ids_beyond_what_floats_can_tell_apart_survive() -> None:
     assert set(found.unique().tolist()) == {2**63 - 1, 2**63 - 2}
 
 
-def test_sections_are_misaligned_by_whole_voxels() -> None:
-    shape = (60, 12, 12)
-    parameters = changed(slip=0.2, shift=0.2, largest_misalignment=2)
+@pytest.mark.parametrize(("slip", "shift"), [(0.2, 0.0), (0.0, 0.1)])
+def test_sections_are_misaligned_by_whole_voxels(slip: float, shift: float) -> None:
+    shape = (80, 12, 12)
+    parameters = changed(slip=slip, shift=shift, largest_misalignment=2)
     needed = input_shape(shape, parameters, SECTIONS)
-    assert needed == (60, 16, 16)
+    assert needed == (80, 16, 16)
     inputs = crop(needed, needed)
-    _, labels, _ = run(inputs, parameters, shape, shape, SECTIONS, 3)
+    _, labels, mask = run(inputs, parameters, shape, shape, SECTIONS, 3)
+    assert mask.all()
     moves = []
-    for z in range(60):
+    for z in range(80):
         found = [
             (y - 2, x - 2)
             for y in range(5)
@@ -242,8 +244,16 @@ def test_sections_are_misaligned_by_whole_voxels() -> None:
         ]
         assert len(found) == 1
         moves.append(found[0])
-    assert len(set(moves)) > 5
-    assert sum(a == b for a, b in itertools.pairwise(moves)) > 15
+    still = sum(move == (0, 0) for move in moves)
+    changes = sum(a != b for a, b in itertools.pairwise(moves))
+    assert len(set(moves)) >= 4
+    assert moves[40] == (0, 0) or slip
+    if slip:  # there and back again
+        assert 50 < still < 75
+        assert changes > 80 - still
+    else:  # there to stay
+        assert still < 50
+        assert 3 <= changes <= 16
 
 
 def test_elastic_moves_by_its_jitter() -> None:
@@ -263,6 +273,16 @@ def test_elastic_moves_by_its_jitter() -> None:
     torch.testing.assert_close(displacement[5::10, ::10, ::10][: len(between)], between, atol=1e-3, rtol=0)
 
 
+def test_the_farthest_displacements_are_cut_off() -> None:
+    wanted = (40, 40, 40)
+    parameters = changed(elastic_jitter=2.0, elastic_spacing=4.0)  # thousands of draws
+    needed = input_shape(wanted, parameters, CUBE)
+    _, _, mask = run(crop(needed, needed), parameters, wanted, wanted)
+    assert mask.all()
+    short = (needed[0] - 2, needed[1] - 2, needed[2] - 2)
+    assert not run(crop(short, short), parameters, wanted, wanted)[2].all()
+
+
 def test_serial_sections_are_bent_within_the_plane_only() -> None:
     wanted = (8, 40, 40)
     parameters = changed(elastic_jitter=2.0, per_section=True)
@@ -280,7 +300,8 @@ def test_serial_sections_are_bent_within_the_plane_only() -> None:
 def test_intensity_stays_within_its_ranges(per_section: bool) -> None:
     shape = (20, 6, 6)
     raw, labels, mask = crop(shape, shape)
-    raw = raw * 0.2 + 0.4  # far from the limits 0 and 1
+    # far from the limits 0 and 1, and brighter from section to section
+    raw = raw * 0.1 + torch.linspace(0.2, 0.7, 20)[:, None, None]
     parameters = changed(intensity_scale=(0.8, 1.2), intensity_shift=(-0.1, 0.1), per_section=per_section)
     found, _, _ = run((raw, labels, mask), parameters, shape, shape)
     scales, shifts = [], []
@@ -291,8 +312,14 @@ def test_intensity_stays_within_its_ranges(per_section: bool) -> None:
         mean = raw[0, 0, z].mean() if per_section else raw.mean()
         shifts.append(float(offset - mean * (1 - scale)))
     assert 0.8 <= min(scales) <= max(scales) <= 1.2
-    assert -0.101 <= min(shifts) <= max(shifts) <= 0.101
+    assert -0.1001 <= min(shifts) <= max(shifts) <= 0.1001
+    assert np.ptp(shifts) > 0.05 if per_section else np.ptp(shifts) < 1e-4
     assert (np.ptp(scales) > 0.1) == per_section
+    stretched, _, _ = run(
+        (raw, labels, mask), changed(intensity_scale=(0.8, 1.2), per_section=per_section), shape, shape
+    )
+    means = (2, 3, 4) if per_section else (0, 1, 2, 3, 4)
+    torch.testing.assert_close(stretched.mean(means), raw.mean(means), atol=1e-4, rtol=0)
     limited, _, _ = run((raw, labels, mask), changed(intensity_scale=(50, 50)), shape, shape)
     assert limited.min() == 0
     assert limited.max() == 1

@@ -99,7 +99,19 @@ class Agglomerate(Stage):
         self.graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
 
     def finish(self) -> None:
-        """Build the merge forest of all blocks."""
+        """Build the merge forest of all blocks.
+
+        Raises:
+            UserError: The fragments' nodes are not where they should be.
+        """
         nodes = GraphFiles(self.fragments_graph).read_nodes()
         edges = self.graph.read_edges()
-        save_forest(spanning_forest(nodes.id, edges.u, edges.v, edges.merge_score), self.forest_file)
+        try:
+            forest = spanning_forest(nodes.id, edges.u, edges.v, edges.merge_score)
+        except ValueError as error:
+            raise UserError(
+                f"{self.fragments_graph} holds {len(nodes)} fragments, but not all that touch in "
+                f"{self.fragments.path}. It is incomplete or belongs to others: delete its parent folder "
+                "and make the fragments again."
+            ) from error
+        save_forest(forest, self.forest_file)

@@ -70,6 +70,24 @@ class Evaluation(BaseModel):
         """Scores of the best threshold."""
         return next(entry for entry in self.thresholds if entry.threshold == self.best_threshold)
 
+    @property
+    def reason(self) -> str:
+        """Why this threshold was chosen, in words; warns when it is the first or the last of the list."""
+        scores = self.best.plain
+        number = len(self.thresholds)
+        if number == 1:
+            return f"Threshold {self.best_threshold:g} is the only one that was scored."
+        lowest, highest = self.thresholds[0].threshold, self.thresholds[-1].threshold
+        text = (
+            f"Threshold {self.best_threshold:g} has the lowest plain VOI sum, {scores.voi_sum:.3f} bits (split "
+            f"{scores.voi_split:.3f}, merge {scores.voi_merge:.3f}), of {number} thresholds from {lowest:g} to "
+            f"{highest:g}."
+        )
+        if self.best_threshold in (lowest, highest):
+            side = "lower" if self.best_threshold == lowest else "higher"
+            text += f" It lies at the end of the list: {side} ones, not tried, may be better."
+        return text
+
 
 @dataclass(frozen=True)
 class FragmentTables:

@@ -1,7 +1,7 @@
 """Squared Euclidean distance to the nearest voxel outside, in whole numbers, one axis after the other.
 
     x:  g(x) = distance to the nearest outside voxel of the row, squared
-    y:  h(y) = min over k of  g(y + k) + k²          k = 0, ±1, ±2, … until k² is no longer below anything in the row
+    y:  h(y) = min over k of  g(y + k) + k²          k = 0, ±1, ±2, … until k² is below nothing in the row
     z:  the same of h
 
 The search over k costs as many steps as the largest distance, which is some ten voxels in neuropil; whole rows are
@@ -34,12 +34,11 @@ def squared_distance(inside: NDArray[np.bool_]) -> NDArray[Any]:
     """
     if inside.size == 0 or inside.all():
         return np.ones(inside.shape, dtype=np.uint16)
-    rows = _along_rows(np.ascontiguousarray(inside))
-    planes = _across_rows(rows) if inside.shape[1] > 1 else rows
-    # the same kernel along z: sections become rows of the planes y
-    swapped = _across_rows(planes.swapaxes(0, 1)) if inside.shape[0] > 1 else planes.swapaxes(0, 1)
-    squared = swapped.swapaxes(0, 1)
-    return np.ascontiguousarray(squared, dtype=np.uint16 if squared.max() < 2**16 else np.uint32)
+    depth, height, width = inside.shape
+    squared = _along_rows(np.ascontiguousarray(inside))
+    squared = _across_rows(squared.reshape(depth, height, 1, width))
+    squared = _across_rows(squared.reshape(1, depth, height, width)).reshape(inside.shape)
+    return squared.astype(np.uint16 if squared.max() < 2**16 else np.uint32)
 
 
 @numba.njit(cache=True)
@@ -62,29 +61,34 @@ def _along_rows(inside: Any) -> Any:
 
 @numba.njit(cache=True)
 def _across_rows(values: Any) -> Any:
+    """Lower envelope along the second of four axes; rows along the last."""
     result = np.empty(values.shape, dtype=np.int32)
-    planes, rows, length = values.shape
+    before, rows, between, length = values.shape
     line = np.empty(length, dtype=np.int32)
-    for z in range(planes):
-        for y in range(rows):
-            line[:] = values[z, y]
-            largest = np.int32(0)
-            for x in range(length):
-                largest = max(largest, line[x])
-            k = 1
-            while k * k < largest and (y - k >= 0 or y + k < rows):
-                square = np.int32(k * k)
-                if y - k >= 0:
-                    other = values[z, y - k]
-                    for x in range(length):
-                        line[x] = min(line[x], other[x] + square)
-                if y + k < rows:
-                    other = values[z, y + k]
-                    for x in range(length):
-                        line[x] = min(line[x], other[x] + square)
-                largest = np.int32(0)
-                for x in range(length):
-                    largest = max(largest, line[x])
-                k += 1
-            result[z, y] = line
+    for i in range(before):
+        for row in range(rows):
+            for j in range(between):
+                line[:] = values[i, row, j]
+                k = 1
+                while k * k < _largest(line) and (row >= k or row + k < rows):
+                    if row >= k:
+                        _lower(line, values[i, row - k, j], np.int32(k * k))
+                    if row + k < rows:
+                        _lower(line, values[i, row + k, j], np.int32(k * k))
+                    k += 1
+                result[i, row, j] = line
     return result
+
+
+@numba.njit(cache=True)
+def _lower(line: Any, other: Any, add: Any) -> None:
+    for x in range(len(line)):
+        line[x] = min(line[x], np.int32(other[x] + add))
+
+
+@numba.njit(cache=True)
+def _largest(line: Any) -> Any:
+    largest = np.int32(0)
+    for x in range(len(line)):
+        largest = max(largest, line[x])
+    return largest

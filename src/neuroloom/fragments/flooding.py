@@ -16,6 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+_FRAME = np.int32(2**31 - 1)
+
 
 def flood(levels: NDArray[Any], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Grow seeds over all voxels from the highest level down, across faces.
@@ -34,54 +36,68 @@ def flood(levels: NDArray[Any], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]
     """
     if seeds.size == 0 or not seeds.any():
         return np.zeros_like(seeds)
-    counts = np.bincount(levels.reshape(-1))
+    counts = _histogram(levels.reshape(-1), int(levels.max()) + 1)
     used = np.flatnonzero(counts)[::-1]
-    # rank 0 is the highest level: few ranks, no empty queues between them
-    rank_of_level = np.zeros(len(counts), dtype=np.uint32)
-    rank_of_level[used] = np.arange(len(used), dtype=np.uint32)
     begins = np.zeros(len(used) + 1, dtype=np.int64)
     np.cumsum(counts[used], out=begins[1:])
-    # a frame of labelled voxels saves asking at every step whether the volume ends
-    pad = [(1, 1) if size > 1 else (0, 0) for size in levels.shape]
-    inner = tuple(slice(low, low + size) for (low, _), size in zip(pad, levels.shape, strict=True))
-    framed_shape = tuple(size + low + high for size, (low, high) in zip(levels.shape, pad, strict=True))
-    ranks = np.zeros(framed_shape, dtype=np.uint16 if len(used) < 2**16 else np.uint32)
-    ranks[inner] = rank_of_level[levels]
-    labels = np.full(framed_shape, np.iinfo(np.uint32).max, dtype=np.uint32)
-    labels[inner] = seeds
-    strides = np.array([framed_shape[1] * framed_shape[2], framed_shape[2], 1], dtype=np.int64)
-    strides = strides[[low > 0 for low, _ in pad]]
-    neighbours = np.concatenate([-strides, strides[::-1]])
-    place = np.uint32 if labels.size < 2**32 else np.int64
-    queue = np.empty(levels.size, dtype=place)
-    _flood(ranks.reshape(-1), labels.reshape(-1), neighbours, begins, queue)
-    return np.ascontiguousarray(labels[inner])
+    # rank 0 is the highest level; few ranks, so no empty queues between them
+    waiting_for = np.zeros(len(counts), dtype=np.int32)
+    waiting_for[used] = -1 - np.arange(len(used), dtype=np.int32)
+    # A frame around the volume saves asking at every step whether it ends. One number per voxel says all, since a
+    # rank is of no use once the voxel has a label: -1 - rank without a label, the label with one.
+    frame = [int(size > 1) for size in levels.shape]
+    inner = tuple(slice(width, width + size) for width, size in zip(frame, levels.shape, strict=True))
+    state = np.full([size + 2 * width for size, width in zip(levels.shape, frame, strict=True)], _FRAME)
+    queue = np.empty(levels.size, dtype=np.uint32 if state.size < 2**32 else np.int64)
+    tails = begins[:-1].copy()
+    _start(levels, seeds, waiting_for, np.array(frame), state, queue, tails)
+    strides = np.array([state.shape[1] * state.shape[2], state.shape[2], 1], dtype=np.int64)
+    strides = strides[np.array(frame, dtype=np.bool_)]
+    _flood(state.reshape(-1), np.concatenate([-strides, strides[::-1]]), begins[:-1].copy(), tails, queue)
+    return state[inner].astype(np.uint32)
+
+
+@numba.njit(cache=True)
+def _histogram(levels: Any, count: int) -> Any:
+    counts = np.zeros(count, dtype=np.int64)
+    for level in levels:
+        counts[level] += 1
+    return counts
+
+
+@numba.njit(cache=True)
+def _start(levels: Any, seeds: Any, waiting_for: Any, frame: Any, state: Any, queue: Any, tails: Any) -> None:
+    """Fill the state within its frame; the seeds' voxels queue up in z-major order."""
+    for z in range(levels.shape[0]):
+        for y in range(levels.shape[1]):
+            for x in range(levels.shape[2]):
+                waiting = waiting_for[levels[z, y, x]]
+                fz, fy, fx = z + frame[0], y + frame[1], x + frame[2]
+                if seeds[z, y, x] == 0:
+                    state[fz, fy, fx] = waiting
+                else:
+                    state[fz, fy, fx] = seeds[z, y, x]
+                    queue[tails[-1 - waiting]] = (fz * state.shape[1] + fy) * state.shape[2] + fx
+                    tails[-1 - waiting] += 1
 
 
 @numba.njit(cache=True, boundscheck=False)
-def _flood(ranks: Any, labels: Any, neighbours: Any, begins: Any, queue: Any) -> None:
-    frame = np.uint32(0xFFFFFFFF)
-    head = begins[:-1].copy()
-    tail = begins[:-1].copy()
-    for voxel in range(len(labels)):
-        if labels[voxel] != 0 and labels[voxel] != frame:
-            rank = ranks[voxel]
-            queue[tail[rank]] = voxel
-            tail[rank] += 1
+def _flood(state: Any, neighbours: Any, heads: Any, tails: Any, queue: Any) -> None:
     current: Any = 0
-    while current < len(head):
-        if head[current] == tail[current]:
+    while current < len(heads):
+        if heads[current] == tails[current]:
             current += 1
             continue
-        start = np.int64(queue[head[current]])
-        head[current] += 1
-        label = labels[start]
+        start = np.int64(queue[heads[current]])
+        heads[current] += 1
+        label = state[start]
         for k in range(len(neighbours)):
             neighbour = start + neighbours[k]
-            if labels[neighbour] == 0:
-                labels[neighbour] = label
-                rank = ranks[neighbour]
-                queue[tail[rank]] = neighbour
-                tail[rank] += 1
+            waiting = state[neighbour]
+            if waiting < 0:
+                state[neighbour] = label
+                rank = -1 - waiting
+                queue[tails[rank]] = neighbour
+                tails[rank] += 1
                 if rank < current:
                     current = np.int64(rank)

@@ -45,7 +45,8 @@ def lookup_name(threshold: float) -> str:
         >>> lookup_name(0.28)
         'lut-0.28.npz'
     """
-    return f"lut-{float(threshold)!r}.npz"
+    # + 0.0 turns -0.0 into the equal 0.0
+    return f"lut-{float(threshold) + 0.0!r}.npz"
 
 
 def save_lookup(table: NDArray[np.uint64], folder: Path, threshold: float) -> Path:

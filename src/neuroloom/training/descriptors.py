@@ -12,6 +12,10 @@ Gaussian truncated at 3 sigma and normalised to sum 1 over its full window (voxe
 
 all clipped to [0, 1], and 0 where the label is 0. In two dimensions: 2 + 2 + 1 + 1 = 6 channels.
 
+Downsampled by n, the sums run over every n-th voxel along each axis, starting with the first, and are taken at those
+voxels: v has the descriptor of its own label at the first voxel of its block of n^3. Where no voxel of the label is
+left within the window, S is 0, and the label counts as a point at v.
+
 Because d is relative to the centre voxel, every moment is a product of three one-dimensional kernels g, t g, t^2 g, and
 nothing large cancels. Only the label's own surroundings matter, so the work is cut into columns of one label each:
 
@@ -42,6 +46,9 @@ TRUNCATION = 3.0
 SMALLEST_VARIANCE = 1e-3
 """Lower bound of the variances in nm^2, which keeps the Pearson coefficients finite."""
 
+ROUNDING = 1e-5
+"""A variance smaller than this part of the mean square is what single precision leaves of 0."""
+
 COLUMN_HEIGHT, COLUMN_WIDTH = 16, 32
 """Largest extent of a column in y and x, in voxels: its moments should stay in the processor's second-level cache."""
 
@@ -62,8 +69,8 @@ def lsd(
         labels: (z, y, x) or (y, x), any integer type, 0 = background.
         sigma_nm: standard deviation of the Gaussian in nm, one for all axes or one per axis.
         voxel_size: nm per voxel along each axis.
-        downsample: compute on every n-th voxel along each axis (as it is, starting with the first) and repeat the
-            result; 2 in the published trainings.
+        downsample: compute on every n-th voxel along each axis, and on blocks of that size; 2 in the published
+            trainings.
         roi: the part of the array that is wanted, in voxels; all of it by default. Labels outside it are context:
             give 3 sigma on every side where there is some.
 
@@ -85,15 +92,14 @@ def lsd(
     ).reshape(dimensions, 2)
     window[:, 1] = np.maximum(window[:, 0], window[:, 1])
 
-    coarse = labels[(slice(None, None, downsample),) * dimensions]
     repeats = np.full(3, downsample, dtype=np.int64)
     if dimensions == 2:
-        coarse, sigma, voxel_size = coarse[None], (1.0, *sigma), (1.0, *voxel_size)
+        labels, sigma, voxel_size = labels[None], (1.0, *sigma), (1.0, *voxel_size)
         window = np.concatenate([[[0, 1]], window])
         repeats[0] = 1
-    coarse = np.ascontiguousarray(coarse)
+    labels = np.ascontiguousarray(labels)
     # equality is all that matters of an id, so that 64-bit ids are compared as they lie in memory
-    ids: NDArray[np.int64] = coarse.view(np.int64) if coarse.dtype.itemsize == 8 else coarse.astype(np.int64)
+    ids: NDArray[np.int64] = labels.view(np.int64) if labels.dtype.itemsize == 8 else labels.astype(np.int64)
 
     step = np.array(voxel_size, dtype=np.float64) * repeats
     out = np.zeros((10, *(window[:, 1] - window[:, 0])), dtype=np.float32)
@@ -143,43 +149,46 @@ def lsd_by_matrices(
         (10, z, y, x) float32 in [0, 1], on the device of the labels.
     """
     sigma = _check(3, sigma_nm, voxel_size, downsample)
-    coarse = labels[::downsample, ::downsample, ::downsample]
     step = [size * downsample for size in voxel_size]
     # bands[axis]: (3, n, n), entry [k, i, j] = t^k g(t) with t = j - i
     bands = []
     for axis in range(3):
         kernel = gaussian_moments(sigma[axis] / step[axis])
         radius = kernel.shape[1] // 2
-        offset = np.arange(coarse.shape[axis])[None, :] - np.arange(coarse.shape[axis])[:, None]
+        places = np.arange(-(-labels.shape[axis] // downsample))
+        offset = places[None, :] - places[:, None]
         band = np.where(np.abs(offset) <= radius, kernel[:, np.clip(offset, -radius, radius) + radius], 0.0)
         bands.append(torch.from_numpy(band).to(labels.device, torch.float32))
-
     deviation, unit = (
         torch.tensor(values, dtype=torch.float32, device=labels.device).reshape(3, 1, 1, 1) for values in (sigma, step)
     )
 
-    out = torch.zeros((10, *coarse.shape), dtype=torch.float32, device=labels.device)
-    voxels = coarse.nonzero()
-    ids, index = torch.unique(coarse[tuple(voxels.T)], return_inverse=True)
-    low = torch.full((len(ids), 3), max(coarse.shape), dtype=torch.int64, device=labels.device)
-    low = low.scatter_reduce(0, index[:, None].expand(-1, 3), voxels, "amin")
-    high = torch.zeros_like(low).scatter_reduce(0, index[:, None].expand(-1, 3), voxels + 1, "amax")
+    out = torch.zeros((10, *labels.shape), dtype=torch.float32, device=labels.device)
+    voxels = labels.nonzero()
+    ids, index = torch.unique(labels[tuple(voxels.T)], return_inverse=True)
+    blocks = voxels // downsample
+    low = torch.full((len(ids), 3), max(labels.shape), dtype=torch.int64, device=labels.device)
+    low = low.scatter_reduce(0, index[:, None].expand(-1, 3), blocks, "amin")
+    high = torch.zeros_like(low).scatter_reduce(0, index[:, None].expand(-1, 3), blocks + 1, "amax")
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # ten bits of mantissa (TF32) would not do
     try:
         with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
             for number, (first, last) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
-                (z0, y0, x0), (z1, y1, x1) = first, last
-                own = coarse[z0:z1, y0:y1, x0:x1] == ids[number]
+                z, y, x = (slice(a * downsample, b * downsample) for a, b in zip(first, last, strict=True))
+                own = labels[z, y, x] == ids[number]
                 moments = _moments_of_a_box(
-                    own.float(), bands[0][:, z0:z1, z0:z1], bands[1][:, y0:y1, y0:y1], bands[2][:, x0:x1, x0:x1]
+                    own[::downsample, ::downsample, ::downsample].float(),
+                    *(band[:, a:b, a:b] for band, a, b in zip(bands, first, last, strict=True)),
                 )
-                box = out[:, z0:z1, y0:y1, x0:x1]
-                box.copy_(torch.where(own, _normalise(moments, deviation, unit), box))
+                descriptors = _normalise(moments, deviation, unit)
+                for axis in range(3):
+                    descriptors = descriptors.repeat_interleave(downsample, axis + 1)
+                    descriptors = descriptors.narrow(axis + 1, 0, own.shape[axis])
+                box = out[:, z, y, x]
+                box.copy_(torch.where(own, descriptors, box))
     finally:
         torch.set_float32_matmul_precision(precision)
-    for axis in range(3):
-        out = out.repeat_interleave(downsample, dim=axis + 1).narrow(axis + 1, 0, labels.shape[axis])
     return out
 
 
@@ -250,10 +259,15 @@ def _moments_of_a_box(own: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: to
 def _normalise(moments: torch.Tensor, sigma: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
     """Moments (10, z, y, x) in voxels: S, z y x, zz yy xx, zy zx yx -> descriptors (10, z, y, x)."""
     size = moments[:1]
-    mean = moments[1:4] / size * unit
-    variance = (moments[4:7] / size * unit**2 - mean**2).clamp(min=SMALLEST_VARIANCE)
+    total = torch.where(size > 0, size, 1.0)
+    mean = moments[1:4] / total * unit
+    square = moments[4:7] / total * unit**2
+    variance = square - mean**2
+    flat = variance < ROUNDING * square
+    variance = torch.where(flat, 0.0, variance).clamp(min=SMALLEST_VARIANCE)
     first, second = [0, 0, 1], [1, 2, 2]
-    covariance = moments[7:] / size * unit[first] * unit[second] - mean[first] * mean[second]
+    covariance = moments[7:] / total * unit[first] * unit[second] - mean[first] * mean[second]
+    covariance = torch.where(flat[first] | flat[second], 0.0, covariance)
     pearson = covariance / (variance[first] * variance[second]).sqrt()
     mean, variance, pearson = mean / sigma * 0.5 + 0.5, variance / sigma**2, pearson * 0.5 + 0.5
     return torch.cat([mean, variance, pearson, size]).clamp(0, 1)
@@ -268,42 +282,50 @@ def _fill(
     out: NDArray[np.float32],
     flat: bool,
 ) -> None:
-    """Write the descriptors of `labels` into `out`, which shows `window` of the array with every voxel repeated."""
+    """Write the descriptors of `labels`, computed on every n-th voxel, into `out`, which shows `window` of them."""
     if out.size == 0:
         return
-    run_label, runs = _find_runs(labels)
-    if len(runs) == 0:
+    # wanted: runs of blocks in which a label has voxels; seen: runs of those n-th voxels that have the label
+    wanted_label, wanted = _sort_runs(*_find_runs(labels, repeats, window))
+    if len(wanted) == 0:
         return
-    order = np.argsort(run_label, kind="stable")  # by label, and within a label by z, y, x as before
-    run_label, runs = run_label[order], runs[order]
-    group = np.flatnonzero(np.concatenate([[True], run_label[1:] != run_label[:-1], [True]]))
+    coarse = np.ascontiguousarray(labels[:: repeats[0], :: repeats[1], :: repeats[2]])
+    everything = np.array([[0, size] for size in coarse.shape])
+    seen_label, seen = _sort_runs(*_find_runs(coarse, np.ones(3, dtype=np.int64), everything))
+    first = np.flatnonzero(np.concatenate([[True], wanted_label[1:] != wanted_label[:-1]]))
+    ids = wanted_label[first]
+    # per label: first and last run of both kinds
+    group = np.stack(
+        [
+            first,
+            np.append(first[1:], len(wanted)),
+            np.searchsorted(seen_label, ids, side="left"),
+            np.searchsorted(seen_label, ids, side="right"),
+        ],
+        axis=1,
+    )
 
     z, y, x = (gaussian_moments(deviation / size) for deviation, size in zip(sigma, step, strict=True))
     if flat:
         z = np.array([[1.0], [0.0], [0.0]])
     # running sums of the x kernels, backwards and continued, so that neither direction nor border needs care:
     # sum of k(u - v) for a <= u < b is behind[v - b] - behind[v - a]
-    reach = labels.shape[2] + x.shape[1]
+    reach = coarse.shape[2] + x.shape[1]
     radius = x.shape[1] // 2
     ahead = np.zeros((3, 2 * reach + 1))
     ahead[:, reach - radius + 1 : reach + radius + 2] = np.cumsum(x, axis=1)
     ahead[:, reach + radius + 2 :] = ahead[:, reach + radius + 1 : reach + radius + 2]
     behind = np.ascontiguousarray(ahead[:, ::-1])
 
-    coarse_window = np.stack([window[:, 0] // repeats, -(-window[:, 1] // repeats)], axis=1)
-    columns = _find_columns(runs, group, coarse_window)
-    if len(columns) == 0:
-        return
     # large ones first, dealt out in turn: threads take the next share when they are done with one
-    columns = columns[np.argsort(-columns[:, 6], kind="stable")]
+    columns = _find_columns(wanted, group)
+    columns = columns[np.argsort(-columns[:, 5], kind="stable")]
     threads = numba.get_num_threads()
     shares = min(len(columns), 8 * threads)
 
     def work(share: int) -> None:
         own = columns[share::shares]
-        _fill_columns(
-            own, runs, labels.shape[2], z, y, radius, behind, coarse_window, sigma, step, repeats, window, out
-        )
+        _fill_columns(own, ids, group, wanted, seen, z, y, radius, behind, sigma, step, labels, repeats, window, out)
 
     # plain threads rather than numba's own: callers may themselves be threads, or processes made by fork
     if threads == 1 or shares == 1:
@@ -314,97 +336,98 @@ def _fill(
             list(pool.map(work, range(shares)))
 
 
+def _sort_runs(run_label: NDArray[np.int64], runs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """By label, and within a label by z and y as before."""
+    order = np.argsort(run_label, kind="stable")
+    return run_label[order], runs[order]
+
+
 @njit(nogil=True, cache=True)
-def _find_runs(labels):  # type: ignore[no-untyped-def]
-    """Runs of one label != 0 along x, in raster order: their labels (n) and (n, 4) z, y, first x, last x + 1."""
-    count = 0
-    for z in range(labels.shape[0]):
-        for y in range(labels.shape[1]):
-            before = np.int64(0)
-            for x in range(labels.shape[2]):
-                label = labels[z, y, x]
-                if label != before and label != 0:
-                    count += 1
-                before = label
-    run_label = np.empty(count, dtype=np.int64)
-    runs = np.empty((count, 4), dtype=np.int32)
-    number = -1
-    for z in range(labels.shape[0]):
-        for y in range(labels.shape[1]):
-            before = np.int64(0)
-            for x in range(labels.shape[2]):
-                label = labels[z, y, x]
-                if label != before and label != 0:
-                    number += 1
-                    run_label[number] = label
-                    runs[number, 0] = z
-                    runs[number, 1] = y
-                    runs[number, 2] = x
-                if label != 0:
-                    runs[number, 3] = x + 1
-                before = label
+def _find_runs(labels, repeats, window):  # type: ignore[no-untyped-def]
+    """Runs of one label != 0 along x, within a window: their labels (n), and (n, 4) z, y, first x, last x + 1, all four
+    in blocks of `repeats` voxels. Sorted by the blocks' z and y."""
+    (z0, z1), (y0, y1), (x0, x1) = window
+    run_label = np.empty(0, dtype=np.int64)
+    runs = np.empty((0, 4), dtype=np.int32)
+    for find in range(2):
+        number = -1
+        for block_z in range(z0 // repeats[0], (z1 - 1) // repeats[0] + 1):
+            for block_y in range(y0 // repeats[1], (y1 - 1) // repeats[1] + 1):
+                for z in range(max(z0, block_z * repeats[0]), min(z1, (block_z + 1) * repeats[0])):
+                    for y in range(max(y0, block_y * repeats[1]), min(y1, (block_y + 1) * repeats[1])):
+                        before = np.int64(0)
+                        for x in range(x0, x1):
+                            label = labels[z, y, x]
+                            if label != before:
+                                if find == 1 and before != 0:
+                                    runs[number, 3] = (x - 1) // repeats[2] + 1
+                                if label != 0:
+                                    number += 1
+                                    if find == 1:
+                                        run_label[number] = label
+                                        runs[number, 0] = block_z
+                                        runs[number, 1] = block_y
+                                        runs[number, 2] = x // repeats[2]
+                                before = label
+                        if find == 1 and before != 0:
+                            runs[number, 3] = (x1 - 1) // repeats[2] + 1
+        if find == 0:  # the first time they were counted only
+            run_label = np.empty(number + 1, dtype=np.int64)
+            runs = np.empty((number + 1, 4), dtype=np.int32)
     return run_label, runs
 
 
 @njit(nogil=True, cache=True)
-def _find_columns(runs, group, window):  # type: ignore[no-untyped-def]
-    """Columns (n, 7) of one label each: its first and last run, first and last y, first and last x, rough cost."""
-    labels = len(group) - 1
-    box = np.empty((labels, 6), dtype=np.int64)
+def _find_columns(wanted, group):  # type: ignore[no-untyped-def]
+    """Columns (n, 6) of one label each: its number, first and last y, first and last x, rough cost."""
+    box = np.empty((len(group), 6), dtype=np.int64)
     count = 0
-    for label in range(labels):
+    for label in range(len(group)):
         z0 = y0 = x0 = 2**31
         z1 = y1 = x1 = 0
-        for number in range(group[label], group[label + 1]):
-            z, y, first, last = runs[number]
-            if z < window[0, 0] or z >= window[0, 1] or y < window[1, 0] or y >= window[1, 1]:
-                continue
-            if last <= window[2, 0] or first >= window[2, 1]:
-                continue
+        for run in range(group[label, 0], group[label, 1]):
+            z, y, first, last = wanted[run]
             z0, z1 = min(z0, z), max(z1, z + 1)
             y0, y1 = min(y0, y), max(y1, y + 1)
-            x0, x1 = min(x0, max(first, window[2, 0])), max(x1, min(last, window[2, 1]))
+            x0, x1 = min(x0, first), max(x1, last)
         box[label] = z0, z1, y0, y1, x0, x1
-        if z1 > z0:
-            count += -(-(y1 - y0) // COLUMN_HEIGHT) * -(-(x1 - x0) // COLUMN_WIDTH)
-    columns = np.empty((count, 7), dtype=np.int64)
+        count += -(-(y1 - y0) // COLUMN_HEIGHT) * -(-(x1 - x0) // COLUMN_WIDTH)
+    columns = np.empty((count, 6), dtype=np.int64)
     count = 0
-    for label in range(labels):
+    for label in range(len(group)):
         z0, z1, y0, y1, x0, x1 = box[label]
-        if z1 <= z0:
-            continue
         high = -(-(y1 - y0) // COLUMN_HEIGHT)
         wide = -(-(x1 - x0) // COLUMN_WIDTH)
         for j in range(high):
             for i in range(wide):
                 ya, yb = y0 + (y1 - y0) * j // high, y0 + (y1 - y0) * (j + 1) // high
                 xa, xb = x0 + (x1 - x0) * i // wide, x0 + (x1 - x0) * (i + 1) // wide
-                cost = (z1 - z0) * (yb - ya) * (xb - xa)
-                columns[count] = group[label], group[label + 1], ya, yb, xa, xb, cost
+                columns[count] = label, ya, yb, xa, xb, (z1 - z0) * (yb - ya) * (xb - xa)
                 count += 1
     return columns
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 def _fill_columns(  # type: ignore[no-untyped-def]
-    columns, runs, row_length, kernel_z, kernel_y, radius_x, behind, coarse_window, sigma, step, repeats, window, out
+    columns, ids, group, wanted, seen, kernel_z, kernel_y, radius_x, behind, sigma, step, labels, repeats, window, out
 ):
     """Descriptors of all voxels that belong to these columns."""
     kz, ky = kernel_z.astype(np.float32), kernel_y.astype(np.float32)
     radius_z, radius_y = kz.shape[1] // 2, ky.shape[1] // 2
     zero = behind.shape[1] // 2
     for number in range(len(columns)):
-        first_run, last_run, ya, yb, xa, xb, _ = columns[number]
+        label, ya, yb, xa, xb, _ = columns[number]
+        first_wanted, last_wanted, first_seen, last_seen = group[label]
 
-        # the label's own voxels in the column, cut to what is wanted
+        # what is wanted in this column: range of z, and range of x for every y
         z0 = 2**31
         z1 = 0
         low = np.full(yb - ya, xb, dtype=np.int64)
         high = np.full(yb - ya, xa, dtype=np.int64)
-        for r in range(first_run, last_run):
-            z, y, first, last = runs[r]
+        for r in range(first_wanted, last_wanted):
+            z, y, first, last = wanted[r]
             first, last = max(first, xa), min(last, xb)
-            if y < ya or y >= yb or first >= last or z < coarse_window[0, 0] or z >= coarse_window[0, 1]:
+            if y < ya or y >= yb or first >= last:
                 continue
             z0, z1 = min(z0, z), max(z1, z + 1)
             low[y - ya] = min(low[y - ya], first)
@@ -412,9 +435,11 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         if z1 <= z0:
             continue
 
-        # planes that can matter to them
+        # planes that can matter to it
         begin, end = z0 - radius_z, z1 + radius_z
-        begin, end = max(begin, runs[first_run, 0]), min(end, runs[last_run - 1, 0] + 1)
+        if last_seen > first_seen:
+            begin, end = max(begin, seen[first_seen, 0]), min(end, seen[last_seen - 1, 0] + 1)
+        end = max(begin, end)
         y_begin, y_end = ya - radius_y, yb + radius_y
         width = xb - xa
         rows = np.empty((y_end - y_begin, 3, width), dtype=np.float32)
@@ -422,14 +447,14 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         planes = np.empty((end - begin, yb - ya, 6, width), dtype=np.float32)
         plane_used = np.zeros((end - begin, yb - ya), dtype=np.bool_)
 
-        r = first_run
-        while r < last_run and runs[r, 0] < begin:
+        r = first_seen
+        while r < last_seen and seen[r, 0] < begin:
             r += 1
         for z in range(begin, end):
             # along x
             row_used[:] = False
-            while r < last_run and runs[r, 0] == z:
-                y, first, last = runs[r, 1], runs[r, 2], runs[r, 3]
+            while r < last_seen and seen[r, 0] == z:
+                y, first, last = seen[r, 1], seen[r, 2], seen[r, 3]
                 r += 1
                 if y < y_begin or y >= y_end or last + radius_x <= xa or first - radius_x >= xb:
                     continue
@@ -464,15 +489,20 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                         plane[4, x] += tg * by_x
                         plane[5, x] += ttg * one
 
-        # along z, run by run
+        # along z, for one row of what is wanted at a time (several runs of voxels can share a row of blocks)
         moments = np.empty((10, width), dtype=np.float32)
         values = np.empty((10, width * repeats[2]), dtype=np.float32)
-        for r in range(first_run, last_run):
-            z, y, first, last = runs[r]
-            first, last = max(first, xa), min(last, xb)
-            if y < ya or y >= yb or first >= last or z < coarse_window[0, 0] or z >= coarse_window[0, 1]:
+        r = first_wanted
+        while r < last_wanted:
+            z, y = wanted[r, 0], wanted[r, 1]
+            x0, x1 = width, 0
+            while r < last_wanted and wanted[r, 0] == z and wanted[r, 1] == y:
+                first, last = max(wanted[r, 2], xa), min(wanted[r, 3], xb)
+                r += 1
+                if first < last:
+                    x0, x1 = min(x0, first - xa), max(x1, last - xa)
+            if y < ya or y >= yb or x0 >= x1:
                 continue
-            x0, x1 = first - xa, last - xa
             moments[:, x0:x1] = 0
             for other in range(max(z - radius_z, begin), min(z + radius_z + 1, end)):
                 if not plane_used[other - begin, y - ya]:
@@ -493,20 +523,29 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                     moments[9, x] += g * plane[4, x]
             for x in range(x0, x1):
                 _normalise_voxel(moments, x, sigma, step)
-            _write(moments, x0, x1, first, y, z, repeats, window, values, out)
+            _write(moments, x0, x1, xa, y, z, ids[label], labels, repeats, window, values, out)
 
 
 @njit(nogil=True, cache=True, inline="always", error_model="numpy")
 def _normalise_voxel(moments, x, sigma, step):  # type: ignore[no-untyped-def]
     """Turn the moments at x (S, z y x, zz yy xx, zy zx yx; in voxels) into descriptors, in place."""
     size = np.float64(moments[0, x])
-    mz, my, mx = moments[1, x] / size * step[0], moments[2, x] / size * step[1], moments[3, x] / size * step[2]
-    vz = max(moments[4, x] / size * step[0] * step[0] - mz * mz, SMALLEST_VARIANCE)
-    vy = max(moments[5, x] / size * step[1] * step[1] - my * my, SMALLEST_VARIANCE)
-    vx = max(moments[6, x] / size * step[2] * step[2] - mx * mx, SMALLEST_VARIANCE)
-    zy = (moments[7, x] / size * step[0] * step[1] - mz * my) / math.sqrt(vz * vy)
-    zx = (moments[8, x] / size * step[0] * step[2] - mz * mx) / math.sqrt(vz * vx)
-    yx = (moments[9, x] / size * step[1] * step[2] - my * mx) / math.sqrt(vy * vx)
+    total = size if size > 0 else 1.0
+    mz, my, mx = moments[1, x] / total * step[0], moments[2, x] / total * step[1], moments[3, x] / total * step[2]
+    zz, yy = moments[4, x] / total * step[0] * step[0], moments[5, x] / total * step[1] * step[1]
+    xx = moments[6, x] / total * step[2] * step[2]
+    vz, vy, vx = zz - mz * mz, yy - my * my, xx - mx * mx
+    flat_z, flat_y, flat_x = vz < ROUNDING * zz, vy < ROUNDING * yy, vx < ROUNDING * xx
+    vz = SMALLEST_VARIANCE if flat_z else max(vz, SMALLEST_VARIANCE)
+    vy = SMALLEST_VARIANCE if flat_y else max(vy, SMALLEST_VARIANCE)
+    vx = SMALLEST_VARIANCE if flat_x else max(vx, SMALLEST_VARIANCE)
+    zy = zx = yx = 0.0
+    if not (flat_z or flat_y):
+        zy = (moments[7, x] / total * step[0] * step[1] - mz * my) / math.sqrt(vz * vy)
+    if not (flat_z or flat_x):
+        zx = (moments[8, x] / total * step[0] * step[2] - mz * mx) / math.sqrt(vz * vx)
+    if not (flat_y or flat_x):
+        yx = (moments[9, x] / total * step[1] * step[2] - my * mx) / math.sqrt(vy * vx)
     moments[0, x] = min(max(mz / sigma[0] * 0.5 + 0.5, 0.0), 1.0)
     moments[1, x] = min(max(my / sigma[1] * 0.5 + 0.5, 0.0), 1.0)
     moments[2, x] = min(max(mx / sigma[2] * 0.5 + 0.5, 0.0), 1.0)
@@ -520,17 +559,27 @@ def _normalise_voxel(moments, x, sigma, step):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _write(descriptors, x0, x1, first, y, z, repeats, window, values, out):  # type: ignore[no-untyped-def]
-    """Repeat the descriptors of one run along z, y and x into the part of `out` that shows them."""
+def _write(descriptors, x0, x1, xa, y, z, label, labels, repeats, window, values, out):  # type: ignore[no-untyped-def]
+    """Copy the descriptors of a row of blocks to the label's own voxels in them, as far as `out` shows them."""
     za, zb = max(z * repeats[0], window[0, 0]), min((z + 1) * repeats[0], window[0, 1])
     ya, yb = max(y * repeats[1], window[1, 0]), min((y + 1) * repeats[1], window[1, 1])
-    begin = first * repeats[2]
-    xa, xb = max(begin, window[2, 0]), min((first + x1 - x0) * repeats[2], window[2, 1])
+    begin = (xa + x0) * repeats[2]
+    ca, cb = max(begin, window[2, 0]), min((xa + x1) * repeats[2], window[2, 1])
     for channel in range(10):
         for x in range(x0, x1):
             for k in range(repeats[2]):
                 values[channel, (x - x0) * repeats[2] + k] = descriptors[channel, x]
-        for a in range(za, zb):
-            for b in range(ya, yb):
-                for x in range(xa, xb):
-                    out[channel, a - window[0, 0], b - window[1, 0], x - window[2, 0]] = values[channel, x - begin]
+    for a in range(za, zb):
+        for b in range(ya, yb):
+            first = ca
+            while first < cb:
+                if labels[a, b, first] != label:
+                    first += 1
+                    continue
+                last = first + 1
+                while last < cb and labels[a, b, last] == label:
+                    last += 1
+                for channel in range(10):
+                    for c in range(first, last):
+                        out[channel, a - window[0, 0], b - window[1, 0], c - window[2, 0]] = values[channel, c - begin]
+                first = last

@@ -1,11 +1,11 @@
 """From skeletons to space: which neurite each voxel belongs to, how far its membrane is, and where its organelles lie.
 
-    score of a neurite at v   =  min over its links of  |v - closest point| - radius there      [nm]
+    score of a neurite at v   =  min over the points c of its skeleton of  |v - c| - radius(c)    [nm]
     label(v)                  =  the neurite of the lowest score: an additively weighted Voronoi diagram
     membrane(v)               =  (second lowest - lowest) / |difference of the two unit gradients|
 
-The straight line from v to its closest point stays in the neurite (triangle inequality): a neurite is one piece
-wherever its skeleton is inside it, so no tissue is left over and hardly any neurite is torn.
+The straight line from v to the point c that gives its score stays in the neurite (triangle inequality): a neurite is
+one piece wherever its skeleton is inside it. No tissue is left over and hardly any neurite is torn.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.volume.sample_neurites import LINK_MAX, THICK_RADIUS_MAX, Skeletons
+from neuroloom.volume.sample_mend import RAISED_MAX
+from neuroloom.volume.sample_neurites import LINK_MAX, Skeletons
 
 Float32 = NDArray[np.float32]
 
-REACH = 500.0  # nm; links farther from a voxel than this have no say
+SCORE_MAX = 380.0  # nm; links with a higher score at a voxel have no say there
+REACH = SCORE_MAX + RAISED_MAX  # nm; how far from a block `skeletons_near` must know the thin neurites
 FAR = 1000.0  # nm; stands for "no membrane near"
 
 
@@ -74,92 +76,96 @@ def fill_space(
     squared = along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1] + along[:, 2] * along[:, 2]
     good = (squared <= LINK_MAX * LINK_MAX) & (squared > 1e-6)
     links, first, last, start, along, squared = (a[good] for a in (links, first, last, start, along, squared))
-    table = np.empty((len(links), 13), np.float64)
+    length = np.sqrt(squared)
+    slope = np.clip((skeletons.radius[last] - skeletons.radius[first]) / length, -0.9, 0.9)
+    table = np.empty((len(links), 12), np.float64)
     table[:, 0:3] = start
     table[:, 3:6] = along
     table[:, 6] = 1.0 / squared
     table[:, 7] = skeletons.radius[first]
-    table[:, 8] = skeletons.radius[last] - skeletons.radius[first]
+    table[:, 8] = slope * length
     table[:, 9] = skeletons.mitochondrion[first]
     table[:, 10] = skeletons.mitochondrion[last] - skeletons.mitochondrion[first]
-    table[:, 11] = 0.5 * np.sqrt(squared)
-    table[:, 12] = np.maximum(skeletons.radius[first], skeletons.radius[last])
+    table[:, 11] = slope / np.sqrt(1.0 - slope * slope) / length
     extent = tuple(int(s) for s in shape)
     cells = Cells(np.full(extent, -1, np.int64), *(np.zeros(extent, np.float32) for _ in range(5)))
-    tile = np.maximum(1, np.round(72.0 * scale / voxel_size)).astype(np.int64)
-    _fill(table, index[last], begin, voxel_size / scale, tile, scale, shift, *cells)
+    tile = np.maximum(1, np.round(36.0 * scale / voxel_size)).astype(np.int64)
+    _fill(table, index[last], begin, voxel_size / scale, tile, shift, scale, *cells)
     return cells
 
 
 @njit(cache=True, nogil=True)
 def _fill(  # type: ignore[no-untyped-def]
-    table, owner, begin, voxel, tile, scale, shift, neurite, membrane, mitochondrion, across_a, across_b, girth
+    table, owner, begin, voxel, tile, shift, scale, neurite, membrane, mitochondrion, across_a, across_b, girth
 ):
+    """Boxes within boxes within boxes: each keeps of the links of the one around it those that have a say in it."""
     nz, ny, nx = neurite.shape
-    coarse = np.empty(len(table), np.int64)
-    near = np.empty(len(table), np.int64)
-    lower = np.empty(len(table), np.float64)
-    big = 8 * tile
+    n = len(table)
+    everything, score = np.arange(n), np.empty(n, np.float64)
+    large, middle, small = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    place = (begin, voxel, shift)
+    big, mid = 16 * tile, 4 * tile
     for z0 in range(0, nz, big[0]):
         for y0 in range(0, ny, big[1]):
             for x0 in range(0, nx, big[2]):
                 z1, y1, x1 = min(nz, z0 + big[0]), min(ny, y0 + big[1]), min(nx, x0 + big[2])
-                # links that may have a say anywhere in this big tile
-                cz = (begin[0] + 0.5 * (z0 + z1)) * voxel[0]
-                cy = (begin[1] + 0.5 * (y0 + y1)) * voxel[1]
-                cx = (begin[2] + 0.5 * (x0 + x1)) * voxel[2]
-                az, ay, ax = (z1 - z0) * voxel[0], (y1 - y0) * voxel[1], (x1 - x0) * voxel[2]
-                half = 0.5 * math.sqrt(az * az + ay * ay + ax * ax) + _SHIFT_MAX
-                found = 0
-                for k in range(len(table)):
-                    dz = table[k, 0] + 0.5 * table[k, 3] - cz
-                    dy = table[k, 1] + 0.5 * table[k, 4] - cy
-                    dx = table[k, 2] + 0.5 * table[k, 5] - cx
-                    limit = half + REACH + table[k, 11] + 1.0
-                    if dz * dz + dy * dy + dx * dx < limit * limit:
-                        coarse[found] = k
-                        found += 1
-                for tz in range(z0, z1, tile[0]):
-                    for ty in range(y0, y1, tile[1]):
-                        for tx in range(x0, x1, tile[2]):
-                            _fill_tile(
-                                table, owner, begin, voxel, scale, shift, coarse, found, near, lower,
-                                tz, ty, tx, min(z1, tz + tile[0]), min(y1, ty + tile[1]), min(x1, tx + tile[2]),
-                                neurite, membrane, mitochondrion, across_a, across_b, girth,
-                            )
+                many = _prune(table, owner, everything, n, place, (z0, y0, x0, z1, y1, x1), score, large)
+                for z2 in range(z0, z1, mid[0]):
+                    for y2 in range(y0, y1, mid[1]):
+                        for x2 in range(x0, x1, mid[2]):
+                            z3, y3, x3 = min(z1, z2 + mid[0]), min(y1, y2 + mid[1]), min(x1, x2 + mid[2])
+                            some = _prune(table, owner, large, many, place, (z2, y2, x2, z3, y3, x3), score, middle)
+                            for z4 in range(z2, z3, tile[0]):
+                                for y4 in range(y2, y3, tile[1]):
+                                    for x4 in range(x2, x3, tile[2]):
+                                        box = (
+                                            z4, y4, x4, min(z3, z4 + tile[0]), min(y3, y4 + tile[1]), min(x3, x4 + tile[2])
+                                        )
+                                        few = _prune(table, owner, middle, some, place, box, score, small)
+                                        _fill_box(
+                                            table, owner, small, few, place, box, scale, neurite, membrane,
+                                            mitochondrion, across_a, across_b, girth,
+                                        )
 
 
 @njit(cache=True, nogil=True)
-def _fill_tile(  # type: ignore[no-untyped-def]
-    table, owner, begin, voxel, scale, shift, coarse, found, near, lower, z0, y0, x0, z1, y1, x1,
-    neurite, membrane, mitochondrion, across_a, across_b, girth,
-):
-    # The lowest and second lowest score at the tile's centre bound those at its voxels: a score changes by at most
-    # 1 nm per nm (and the slope of the radius along its link: taken care of by using each link's greatest radius).
+def _prune(table, owner, links, many, place, box, score, kept):  # type: ignore[no-untyped-def]
+    """Keep the links that may give the lowest or, of another neurite, the second lowest score somewhere in a box.
+
+    A score changes by at most 1 nm per nm, so those at the box's centre bound those at its voxels.
+    """
+    begin, voxel, shift = place
+    z0, y0, x0, z1, y1, x1 = box
     cz = (begin[0] + 0.5 * (z0 + z1)) * voxel[0]
     cy = (begin[1] + 0.5 * (y0 + y1)) * voxel[1]
     cx = (begin[2] + 0.5 * (x0 + x1)) * voxel[2]
     az, ay, ax = (z1 - z0) * voxel[0], (y1 - y0) * voxel[1], (x1 - x0) * voxel[2]
-    half = 0.5 * math.sqrt(az * az + ay * ay + ax * ax) + _SHIFT_MAX
+    half = 0.5 * math.sqrt(az * az + ay * ay + ax * ax) + _longest(shift, box)
     one, two, one_owner = 1e9, 1e9, -1
-    for k in range(found):
-        link = coarse[k]
-        f, _, _ = _score(table, link, cz, cy, cx)
-        distance, _ = _distance(table, link, cz, cy, cx)
-        lower[k] = distance - table[link, 12]
-        if distance + half > REACH:  # without a say at some voxel: no upper bound from it
-            continue
-        if owner[link] == one_owner:
+    for k in range(many):
+        f, _, _ = _score(table, links[k], cz, cy, cx)
+        score[k] = f
+        if owner[links[k]] == one_owner:
             one = min(one, f)
         elif f < one:
-            one, two, one_owner = f, one, owner[link]
+            one, two, one_owner = f, one, owner[links[k]]
         elif f < two:
             two = f
-    many = 0
-    for k in range(found):
-        if lower[k] <= two + 2.0 * half + 2.0 * _RADIUS_SLACK + 1.0:
-            near[many] = coarse[k]
-            many += 1
+    limit = min(two + half, SCORE_MAX) + half + 1.0
+    few = 0
+    for k in range(many):
+        if score[k] <= limit:
+            kept[few] = links[k]
+            few += 1
+    return few
+
+
+@njit(cache=True, nogil=True)
+def _fill_box(  # type: ignore[no-untyped-def]
+    table, owner, near, many, place, box, scale, neurite, membrane, mitochondrion, across_a, across_b, girth
+):
+    begin, voxel, shift = place
+    z0, y0, x0, z1, y1, x1 = box
     for z in range(z0, z1):
         for y in range(y0, y1):
             for x in range(x0, x1):
@@ -171,8 +177,8 @@ def _fill_tile(  # type: ignore[no-untyped-def]
                 n1 = -1
                 for m in range(many):
                     k = near[m]
-                    f, distance, _ = _score(table, k, pz, py, px)
-                    if distance > REACH:
+                    f, _, _ = _score(table, k, pz, py, px)
+                    if f > SCORE_MAX:
                         continue
                     if owner[k] == n1:
                         if f < f1:
@@ -220,22 +226,27 @@ def _fill_tile(  # type: ignore[no-untyped-def]
                 ) * scale
 
 
-_SHIFT_MAX = 40.0
-_RADIUS_SLACK = 0.5 * THICK_RADIUS_MAX
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _distance(table, k, pz, py, px):  # type: ignore[no-untyped-def]
-    """Distance in nm of a place from link k, and where along the link (0 … 1) its closest point is."""
-    wz, wy, wx = pz - table[k, 0], py - table[k, 1], px - table[k, 2]
-    s = (wz * table[k, 3] + wy * table[k, 4] + wx * table[k, 5]) * table[k, 6]
-    s = min(1.0, max(0.0, s))
-    wz, wy, wx = wz - s * table[k, 3], wy - s * table[k, 4], wx - s * table[k, 5]
-    return math.sqrt(wz * wz + wy * wy + wx * wx), s
+@njit(cache=True, nogil=True)
+def _longest(shift, box):  # type: ignore[no-untyped-def]
+    """Length in nm of the longest shift in a box."""
+    z0, y0, x0, z1, y1, x1 = box
+    longest = 0.0
+    for z in range(z0, z1):
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                a, b, c = float(shift[0, z, y, x]), float(shift[1, z, y, x]), float(shift[2, z, y, x])
+                longest = max(longest, a * a + b * b + c * c)
+    return math.sqrt(longest) + 1e-6
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _score(table, k, pz, py, px):  # type: ignore[no-untyped-def]
-    """Score of link k at a place, its distance, and where along the link its closest point is."""
-    distance, s = _distance(table, k, pz, py, px)
+    """Score of link k (a cone with round ends) at a place, the distance it comes from, and where along the link."""
+    wz, wy, wx = pz - table[k, 0], py - table[k, 1], px - table[k, 2]
+    s = (wz * table[k, 3] + wy * table[k, 4] + wx * table[k, 5]) * table[k, 6]
+    vz, vy, vx = wz - s * table[k, 3], wy - s * table[k, 4], wx - s * table[k, 5]
+    s += math.sqrt(vz * vz + vy * vy + vx * vx) * table[k, 11]  # lean towards the wider end
+    s = min(1.0, max(0.0, s))
+    wz, wy, wx = wz - s * table[k, 3], wy - s * table[k, 4], wx - s * table[k, 5]
+    distance = math.sqrt(wz * wz + wy * wy + wx * wx)
     return distance - table[k, 7] - s * table[k, 8], distance, s

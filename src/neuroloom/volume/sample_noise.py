@@ -40,6 +40,11 @@ def hashed(key: np.uint64, a: int, b: int, c: int) -> np.uint64:
     return mix(bits + step * (np.uint64(c) + np.uint64(1)))
 
 
+def key_of(seed: int, purpose: int, number: int = 0) -> np.uint64:
+    """The key of one use of randomness: 64 bits from the seed, what it is for and a number within that."""
+    return np.uint64(hashed(np.uint64(seed), purpose, number, 0))
+
+
 @njit(cache=True, nogil=True, inline="always")
 def uniform(bits: np.uint64) -> float:
     """A number in [0, 1) from 64 random bits."""

@@ -1,0 +1,1 @@
+"""Networks: the valid U-Net, the setups (what goes in, what comes out), checkpoints, device and precision."""

@@ -1,0 +1,141 @@
+"""Checkpoints: weights with all that prediction needs, in one file that holds no code.
+
+An AcrLSD checkpoint carries its frozen descriptor network too, so that the two can never be mixed up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuroloom import __version__
+from neuroloom.errors import UserError
+from neuroloom.files import write_bytes
+from neuroloom.networks.unet import UNet, UNetParameters
+from neuroloom.volume.array import Nanometres, Triple
+
+FORMAT = 1
+
+
+class Metadata(BaseModel):
+    """What a network is and what it was trained for.
+
+    Attributes:
+        setup: A key of `SETUPS`.
+        network: Its geometry.
+        voxel_size: nm per voxel it was trained on, z y x.
+        sigma_nm: Size of the descriptors' window; None for setups without descriptors.
+        neighborhood: Offsets of the affinities, z y x; empty for `lsd`.
+        raw_range: What raw 0 and 1 (uint8: 0 and 255) become before the network.
+        iteration: Training steps so far.
+        lsd_sha256: Content of the descriptor checkpoint this one was trained with.
+        neuroloom: Version that wrote it.
+        training: Losses, scores, and what else is worth knowing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    setup: str
+    network: UNetParameters
+    voxel_size: Nanometres
+    sigma_nm: float | None
+    neighborhood: tuple[Triple, ...] = ()
+    raw_range: tuple[float, float] = (-1.0, 1.0)
+    iteration: int
+    lsd_sha256: str | None = None
+    neuroloom: str = __version__
+    training: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network read from a file.
+
+    Attributes:
+        metadata: What it is.
+        network: With its weights, in evaluation mode.
+        lsd: The descriptor network's checkpoint, for setups that need one.
+        sha256: The file's content.
+    """
+
+    metadata: Metadata
+    network: UNet
+    lsd: Checkpoint | None
+    sha256: str
+
+
+def save_checkpoint(
+    path: Path, metadata: Metadata, weights: Mapping[str, torch.Tensor], lsd: Checkpoint | None = None
+) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: The file.
+        metadata: What the network is.
+        weights: Its state.
+        lsd: The descriptor network that goes with it.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written.
+    """
+    content: dict[str, Any] = {"neuroloom_checkpoint": FORMAT, **_pack(metadata, weights)}
+    if lsd is not None:
+        content["lsd"] = {**_pack(lsd.metadata, lsd.network.state_dict()), "sha256": lsd.sha256}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: It is missing, damaged, or no checkpoint of ours.
+    """
+    if not path.is_file():
+        raise UserError(f"The checkpoint {path} does not exist. Train first, or name the right file.")
+    raw = path.read_bytes()
+    try:
+        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint. "
+            "Put a copy back, or train again."
+        ) from error
+    if not isinstance(content, dict) or "neuroloom_checkpoint" not in content:
+        raise UserError(f"{path} is a PyTorch file, but no checkpoint of neuroloom. Name a best.ckpt or last.ckpt.")
+    if content["neuroloom_checkpoint"] > FORMAT:
+        raise UserError(f"{path} was written by a newer neuroloom (format {content['neuroloom_checkpoint']}). Update.")
+    try:
+        lsd = None
+        if "lsd" in content:
+            lsd = Checkpoint(*_unpack(content["lsd"]), lsd=None, sha256=str(content["lsd"]["sha256"]))
+        return Checkpoint(*_unpack(content), lsd=lsd, sha256=hashlib.sha256(raw).hexdigest())
+    except (ValidationError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"The checkpoint {path} is incomplete: its weights do not fit its description. Train again."
+        ) from error
+
+
+def _pack(metadata: Metadata, weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    cpu = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}
+    return {"metadata": metadata.model_dump_json(), "weights": cpu}
+
+
+def _unpack(content: dict[str, Any]) -> tuple[Metadata, UNet]:
+    metadata = Metadata.model_validate_json(content["metadata"])
+    network = UNet(metadata.network)
+    network.load_state_dict(content["weights"])
+    return metadata, network.to(memory_format=torch.channels_last_3d).eval()

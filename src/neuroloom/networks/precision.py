@@ -1,0 +1,63 @@
+"""Which device and which number format: a GPU where there is one, bf16 where the processor computes in it."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from neuroloom.errors import UserError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        wanted: "auto" takes a GPU where there is one, else what torch calls the device: "cpu", "cuda:1".
+
+    Raises:
+        UserError: There is no such device.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f'The device {wanted!r} is not to be had on this machine. Use "auto", "cpu" or "cuda" in `resources.device`.'
+        ) from error
+    return device
+
+
+def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
+    """The number format of convolutions.
+
+    Args:
+        device: From `choose_device`.
+        wanted: "fp32", "bf16", or "auto": bf16 on GPUs from compute capability 8 on and on processors with AMX or
+            AVX-512 bf16 instructions, fp32 elsewhere (emulated bf16 is far slower than fp32).
+    """
+    if wanted == "fp32" or wanted == "bf16":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """A context in which convolutions run in the precision."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _cpu_has_bf16() -> bool:
+    return any(
+        bool(getattr(torch.cpu, name, lambda: False)())
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )

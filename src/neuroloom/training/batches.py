@@ -1,0 +1,182 @@
+"""From crops to what one training step needs: input, target and weights, prepared ahead by a thread.
+
+    crop -> augment -> grow boundary -> descriptors | affinities -> weights;  raw to [-1, 1]
+
+For setups fed by a descriptor network, raw is larger by that network's context; the loop runs the network on it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from neuroloom.networks import unet
+from neuroloom.training import augmentation, descriptors
+from neuroloom.training.affinities import affinities, grow_boundary
+from neuroloom.training.augmentation import Augmentation, augment
+from neuroloom.training.crops import Crops
+from neuroloom.training.job import TrainingJob
+from neuroloom.training.weights import balance
+from neuroloom.volume.array import Triple
+
+AHEAD = 3
+"""Batches prepared ahead."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step needs, on the training device.
+
+    Attributes:
+        raw: `(b, 1, Z, Y, X)` in [-1, 1].
+        labels: `(b, z, y, x)` int64, boundaries grown.
+        targets: For each head `(b, c, z, y, x)` in [0, 1].
+        weights: For each head, broadcastable to its target.
+        crops: Where each sample comes from, for messages.
+    """
+
+    raw: torch.Tensor
+    labels: torch.Tensor
+    targets: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
+    crops: tuple[str, ...]
+
+
+class BatchMaker:
+    """Makes batch number n of a job; a pure function of (seed, n).
+
+    Args:
+        job: What is trained.
+        crops: Of the training or the validation volumes.
+        raw_shape: Extent of raw that the networks need for the job's crop, in voxels.
+        device: Where batches are made and used.
+        augmentation: What happens to the crops.
+        batch_size: Crops per batch.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        crops: Crops,
+        raw_shape: Triple,
+        device: torch.device,
+        augmentation: Augmentation,
+        batch_size: int,
+    ) -> None:
+        self.job, self.crops, self.raw_shape, self.device = job, crops, raw_shape, device
+        self.augmentation, self.batch_size = augmentation, batch_size
+        reach = [1, 1, 1]
+        if "affinities" in job.outputs:
+            reach = [max(abs(o[axis]) for o in (*job.neighborhood, (1, 1, 1))) for axis in range(3)]
+        if "lsd" in job.outputs:
+            window = descriptors.context(job.sigma_nm, job.voxel_size, job.downsample)
+            reach = [max(a, b) for a, b in zip(reach, window, strict=True)]
+        self.reach = reach
+        z, y, x = (n + 2 * r for n, r in zip(job.crop, reach, strict=True))
+        self.label_shape: Triple = (z, y, x)
+
+    def make(self, number: int) -> Batch:
+        """Batch number n, from 0."""
+        job, setting, voxel_size = self.job, self.augmentation, self.job.voxel_size
+        raw_input = augmentation.input_shape(self.raw_shape, setting, voxel_size)
+        label_input = augmentation.input_shape(self.label_shape, setting, voxel_size)
+        first = number * self.batch_size
+        crops = [self.crops.draw(first + i, raw_input, label_input) for i in range(self.batch_size)]
+        seed = np.random.SeedSequence([job.seed, number, 1]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
+        raw, labels, mask = augment(
+            torch.stack([torch.from_numpy(crop.raw)[None] for crop in crops]).to(self.device),
+            torch.stack([torch.from_numpy(crop.labels) for crop in crops]).to(self.device),
+            torch.stack([torch.from_numpy(crop.mask) for crop in crops]).to(self.device),
+            generator,
+            setting,
+            voxel_size,
+            self.raw_shape,
+            self.label_shape,
+        )
+        labels = grow_boundary(labels, 1, only_xy=job.serial_sections)
+        inner = (..., *(slice(r, r + n) for r, n in zip(self.reach, job.crop, strict=True)))
+        inside = mask[inner][:, None]
+        targets, weights = {}, {}
+        for name in job.outputs:
+            if name == "lsd":
+                targets[name] = descriptors.lsd_torch(labels, job.sigma_nm, voxel_size, job.downsample)[inner]
+                weights[name] = inside.float()
+            else:
+                values, known = affinities(labels, job.neighborhood)
+                targets[name] = values[inner]
+                weights[name] = balance(targets[name], inside & known[inner])
+        return Batch(
+            raw=raw * 2 - 1,
+            labels=labels[inner],
+            targets=targets,
+            weights=weights,
+            crops=tuple(f"{crop.volume} around voxel {crop.centre}" for crop in crops),
+        )
+
+    def ahead(self, begin: int, end: int) -> Iterator[tuple[int, Batch]]:
+        """Batches begin … end - 1 in order, prepared ahead by a thread.
+
+        Raises:
+            Exception: What the thread raised.
+        """
+        done: queue.Queue[tuple[int, Batch] | BaseException] = queue.Queue(maxsize=AHEAD)
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                for number in range(begin, end):
+                    item = number, self.make(number)
+                    while not stop.is_set():
+                        try:
+                            done.put(item, timeout=0.1)
+                            break
+                        except queue.Full:
+                            continue
+                    if stop.is_set():
+                        return
+            except BaseException as error:
+                done.put(error)
+
+        thread = threading.Thread(target=work, daemon=True, name="batches")
+        thread.start()
+        try:
+            for _ in range(begin, end):
+                item = done.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join()
+
+
+def input_shapes(job: TrainingJob, lsd: unet.UNetParameters | None) -> tuple[Triple, Triple]:
+    """Extents of raw and of the affinity or descriptor network's input for the job's crop, in voxels.
+
+    Args:
+        job: What is trained.
+        lsd: The descriptor network that feeds it, if any.
+
+    Returns:
+        Raw, and the input of the trained network (the same without a descriptor network).
+
+    Raises:
+        ValueError: The crop is no output of the network.
+    """
+    inner = unet.input_shape(job.geometry, job.crop)
+    if unet.output_shape(job.geometry, inner) != tuple(job.crop):
+        nearest = unet.output_shape(job.geometry, inner)
+        raise ValueError(f"training.crop {job.crop} is no output of the network; the next that is: {nearest}")
+    if lsd is None:
+        return inner, inner
+    outer = unet.input_shape(lsd, inner)
+    # an even surplus keeps the centre
+    while any((a - b) % 2 for a, b in zip(unet.output_shape(lsd, outer), inner, strict=True)):
+        outer = unet.input_shape(lsd, [n + 1 for n in unet.output_shape(lsd, outer)])
+    return outer, inner

@@ -1,0 +1,40 @@
+"""Stopping between two steps: a signal asks, the loop answers when its state is whole.
+
+An exception in the middle of a step would leave weights and optimiser of two different steps behind, and the run that
+goes on from them would not be the one that was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM set an event; the second one raises KeyboardInterrupt at once.
+
+    Only the main thread hears signals; in others the event is never set.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    # whoever listens to the wake-up descriptor would answer too
+    descriptor = signal.set_wakeup_fd(-1)
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(descriptor)

@@ -1,0 +1,160 @@
+"""Agglomeration in blocks: every pair of touching fragments belongs to exactly one block."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
+from neuroloom.agglomeration.stage import Agglomerate
+from neuroloom.blockwise import Source
+from neuroloom.errors import UserError
+from neuroloom.fragments.stage import Fragments
+from neuroloom.volume import create_volume
+
+Triple = tuple[int, int, int]
+
+
+def make_fragments(folder: Path, shape: Triple, block_shape: Triple, seed: int = 0) -> Fragments:
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((3, *shape)), (0, 1, 1, 1))
+    values = np.clip(127.5 * (1.2 + field / field.std()), 0, 255).astype(np.uint8)
+    create_volume(folder / "in.zarr", "affinities", values.shape, "uint8", (8, 8, 8)).write((0, 0, 0), values)
+    stage = Fragments(
+        folder=folder / "fragments",
+        shape=shape,
+        block_shape=block_shape,
+        context=(4, 4, 4),
+        min_seed_distance=4,
+        affinities=Source(path=str(folder / "in.zarr"), dataset="affinities", fingerprint="a"),
+    )
+    stage.prepare()
+    for block in stage.blocks():
+        stage.process(block)
+    return stage
+
+
+def agglomerate(
+    folder: Path,
+    fragments: Fragments,
+    block_shape: Triple,
+    context: Triple = (3, 3, 3),
+    order: NDArray[Any] | None = None,
+) -> Agglomerate:
+    stage = Agglomerate(
+        folder=folder,
+        shape=fragments.shape,
+        block_shape=block_shape,
+        context=context,
+        affinities=fragments.affinities,
+        fragments=fragments.output,
+        fragments_graph=fragments.graph.folder,
+    )
+    stage.prepare()
+    blocks = list(stage.blocks())
+    for number in range(len(blocks)) if order is None else order:
+        stage.process(blocks[number])
+    stage.finish()
+    return stage
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    shape=st.tuples(st.integers(4, 12), st.integers(4, 20), st.integers(4, 20)),
+    block_shape=st.tuples(*[st.integers(4, 9)] * 3),
+    multiple=st.tuples(*[st.integers(1, 2)] * 3),
+    context=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_every_touching_pair_belongs_to_one_block_with_its_whole_contact(
+    tmp_path_factory: pytest.TempPathFactory,
+    shape: Triple,
+    block_shape: Triple,
+    multiple: Triple,
+    context: int,
+    seed: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("blocks")
+    fragments = make_fragments(folder, shape, block_shape, seed)
+    z, y, x = (b * m for b, m in zip(block_shape, multiple, strict=True))
+    stage = agglomerate(folder / "agglomeration", fragments, (z, y, x), (context,) * 3)
+    edges = stage.graph.read_edges()
+    whole = merge_scores(fragments.affinities.open().read(), fragments.output.open().read(), stage.merge_function)
+    edges = edges.select(np.lexsort((edges.v, edges.u)))
+    np.testing.assert_array_equal(edges.u, whole.u)
+    np.testing.assert_array_equal(edges.v, whole.v)
+    np.testing.assert_array_equal(edges.contact_area, whole.contact_area)
+    np.testing.assert_array_equal(edges.mean_affinity, whole.mean_affinity)
+
+
+@pytest.fixture
+def fragments(tmp_path: Path) -> Fragments:
+    return make_fragments(tmp_path, (14, 30, 36), (8, 10, 12))
+
+
+def test_with_enough_context_scores_are_those_of_the_whole_volume(tmp_path: Path, fragments: Fragments) -> None:
+    stage = agglomerate(tmp_path / "a", fragments, (8, 10, 12), (14, 30, 36))
+    edges = stage.graph.read_edges()
+    edges = edges.select(np.lexsort((edges.v, edges.u)))
+    whole = merge_scores(fragments.affinities.open().read(), fragments.output.open().read(), stage.merge_function)
+    np.testing.assert_array_equal(edges.merge_score, whole.merge_score)
+    forest, expected = (
+        load_forest(stage.forest_file),
+        spanning_forest(np.unique(fragments.output.open().read()), whole.u, whole.v, whole.merge_score),
+    )
+    for name in ("nodes", "u", "v", "score"):
+        np.testing.assert_array_equal(getattr(forest, name), getattr(expected, name))
+
+
+def test_context_brings_scores_near_those_of_the_whole_volume(tmp_path: Path, fragments: Fragments) -> None:
+    whole = merge_scores(fragments.affinities.open().read(), fragments.output.open().read(), "hist_quant_75")
+    errors = []
+    for context in (1, 8):
+        edges = agglomerate(tmp_path / str(context), fragments, (8, 10, 12), (context,) * 3).graph.read_edges()
+        edges = edges.select(np.lexsort((edges.v, edges.u)))
+        errors.append(np.abs(edges.merge_score - whole.merge_score).mean())
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_bytes_do_not_depend_on_order_or_repetition(tmp_path: Path, fragments: Fragments) -> None:
+    first = agglomerate(tmp_path / "a", fragments, (8, 10, 12))
+    order = np.random.default_rng(1).permutation(first.block_count)
+    agglomerate(tmp_path / "b", fragments, (8, 10, 12), order=np.concatenate([order, order[:5]]))
+    hashes = [
+        {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*.arrow")}
+        for folder in (tmp_path / "a", tmp_path / "b")
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == first.block_count + 1
+
+
+def test_blocks_that_would_share_a_fragment_are_refused(tmp_path: Path, fragments: Fragments) -> None:
+    with pytest.raises(UserError, match=r"\(8, 15, 12\) voxels are no multiples of .*\(8, 10, 12\)"):
+        agglomerate(tmp_path / "a", fragments, (8, 15, 12))
+
+
+def test_blocks_without_context_are_refused(tmp_path: Path, fragments: Fragments) -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        agglomerate(tmp_path / "a", fragments, (8, 10, 12), (3, 0, 3))
+    assert agglomerate(tmp_path / "a", fragments, (8, 30, 12), (3, 0, 3)).block_count == 6
+
+
+def test_where_fragments_kept_their_nodes_is_not_part_of_the_fingerprint(tmp_path: Path, fragments: Fragments) -> None:
+    stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
+    moved = stage.model_copy(update={"folder": tmp_path / "b", "fragments_graph": tmp_path / "c"})
+    assert moved.fingerprint() == stage.fingerprint()
+    assert stage.model_copy(update={"merge_function": "mean"}).fingerprint() != stage.fingerprint()
+
+
+def test_nodes_that_are_missing_are_told(tmp_path: Path, fragments: Fragments) -> None:
+    stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
+    next((fragments.graph.folder / "nodes").glob("*.arrow")).unlink()
+    with pytest.raises(UserError, match="incomplete"):
+        stage.finish()

@@ -1,0 +1,111 @@
+"""Lookup tables: components, names, files, relabelling."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuroloom.agglomeration import Forest, spanning_forest
+from neuroloom.errors import UserError
+from neuroloom.segmentation import load_lookup, lookup_name, lookup_table, relabel, save_lookup
+
+
+def random_forest(count: int, edges: int, seed: int) -> Forest:
+    random = np.random.default_rng(seed)
+    nodes = np.unique(random.integers(1, 2**62, count)).astype(np.uint64)
+    u, v = random.choice(nodes, edges), random.choice(nodes, edges)
+    different = u != v
+    return spanning_forest(nodes, u[different], v[different], random.random(different.sum(), dtype=np.float32))
+
+
+forests = st.builds(random_forest, st.integers(1, 30), st.integers(0, 50), st.integers(0, 999))
+
+
+@settings(deadline=None)
+@given(forest=forests, threshold=st.floats(0, 1))
+def test_segments_are_sets_of_joined_fragments_called_by_the_smallest(forest: Forest, threshold: float) -> None:
+    segment_of = {int(node): {int(node)} for node in forest.nodes}
+    for u, v, score in zip(forest.nodes[forest.u], forest.nodes[forest.v], forest.score, strict=True):
+        if score <= np.float32(threshold):
+            together = segment_of[int(u)] | segment_of[int(v)]
+            for fragment in together:
+                segment_of[fragment] = together
+    table = lookup_table(forest, threshold)
+    assert table.dtype == np.uint64
+    assert table[0].tolist() == sorted(segment_of)
+    assert table[1].tolist() == [min(segment_of[fragment]) for fragment in sorted(segment_of)]
+
+
+@settings(deadline=None)
+@given(forest=forests, thresholds=st.lists(st.floats(0, 1), min_size=2, max_size=4))
+def test_raising_the_threshold_only_merges(forest: Forest, thresholds: list[float]) -> None:
+    tables = [lookup_table(forest, threshold) for threshold in sorted(thresholds)]
+    for fine, coarse in pairwise(tables):
+        assert len(np.unique(np.stack([fine[1], coarse[1]]), axis=1).T) == len(np.unique(fine[1]))
+
+
+def test_a_score_equal_to_the_threshold_merges_in_the_scores_precision() -> None:
+    ids = np.array([3, 5], dtype=np.uint64)
+    forest = spanning_forest(ids, ids[:1], ids[1:], np.array([0.28], dtype=np.float32))
+    assert lookup_table(forest, 0.28).tolist() == [[3, 5], [3, 3]]
+    assert lookup_table(forest, 0.2799).tolist() == [[3, 5], [3, 5]]
+
+
+@given(st.lists(st.floats(0, 1), unique=True, max_size=20))
+def test_thresholds_never_share_a_name(thresholds: list[float]) -> None:
+    assert len({lookup_name(threshold) for threshold in thresholds}) == len(thresholds)
+
+
+def test_names_are_the_thresholds_written_out() -> None:
+    assert [lookup_name(t) for t in (0.28, 0.29, 0.56, 0.57, 1)] == [
+        "lut-0.28.npz",
+        "lut-0.29.npz",
+        "lut-0.56.npz",
+        "lut-0.57.npz",
+        "lut-1.0.npz",
+    ]
+    assert lookup_name(-0.0) == lookup_name(0.0)
+
+
+def test_files_come_back_and_are_the_same_bytes(tmp_path: Path) -> None:
+    table = lookup_table(random_forest(30, 40, 1), 0.5)
+    path = save_lookup(table, tmp_path, 0.5)
+    before = path.read_bytes()
+    np.testing.assert_array_equal(load_lookup(tmp_path, 0.5), table)
+    with np.load(path, allow_pickle=False) as content:
+        assert content.files == ["fragment_segment_lut"]
+    assert save_lookup(table, tmp_path, 0.5).read_bytes() == before
+
+
+def test_missing_and_damaged_tables_are_named(tmp_path: Path) -> None:
+    path = save_lookup(np.zeros((2, 3), np.uint64), tmp_path, 0.5)
+    with pytest.raises(UserError, match=r"lut-0.3.npz does not exist; .* thresholds 0\.5"):
+        load_lookup(tmp_path, 0.3)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"lut-0\.5\.npz is no lookup table"):
+        load_lookup(tmp_path, 0.5)
+    with open(path, "wb") as file:
+        np.savez(file, fragment_segment_lut=np.zeros(3))
+    with pytest.raises(UserError, match="expected uint64"):
+        load_lookup(tmp_path, 0.5)
+
+
+@settings(deadline=None)
+@given(forest=forests, seed=st.integers(0, 999))
+def test_relabel_looks_every_voxel_up(forest: Forest, seed: int) -> None:
+    table = lookup_table(forest, 0.5)
+    fragments = np.random.default_rng(seed).choice(np.append(table[0], np.uint64(0)), (3, 4, 5))
+    names = dict(zip(table[0].tolist(), table[1].tolist(), strict=True)) | {0: 0}
+    assert relabel(fragments, table).tolist() == np.vectorize(names.get, otypes=[np.uint64])(fragments).tolist()
+
+
+@pytest.mark.parametrize("stranger", [4, 99])
+def test_a_fragment_outside_the_table_is_named(stranger: int) -> None:
+    table = np.array([[3, 5], [3, 3]], dtype=np.uint64)
+    with pytest.raises(UserError, match=f"Fragment {stranger} is not in the lookup table"):
+        relabel(np.array([0, 3, stranger], dtype=np.uint64), table)
