@@ -12,22 +12,37 @@ from __future__ import annotations
 
 import difflib
 import json
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import numpy as np
+
+from neuroloom import estimates
+from neuroloom.agglomeration.forest import load_forest
+from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.errors import UserError
-from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, default_workers, load_project
+from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
+from neuroloom.files import explain_os_errors, hash_json, lock, write_text
+from neuroloom.fragments.stage import Fragments
+from neuroloom.networks.setups import SETUPS
+from neuroloom.prediction import Predict, balanced_block
+from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, TrainingLength, default_workers, load_project
+from neuroloom.segmentation.lookup import lookup_table
+from neuroloom.segmentation.stage import Segment
+from neuroloom.training.job import TrainingJob, TrainingVolume
+from neuroloom.training.loop import train
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import volume_fingerprint
 
-Progress = Callable[[int, int], None]
-State = Literal["done", "to do", "begun"]
+Progress = Callable[[int, int, str], None]
+"""Called with units done, units in all, and a few words."""
+State = Literal["done", "begun", "to do"]
+S = TypeVar("S", bound=Stage)
 
 
 def open_project(path: Path) -> Project:
@@ -50,6 +65,466 @@ def volume_problems(project: Project) -> list[Problem]:
         for number, volume in enumerate(group):
             problems += [((*("volumes", kind, number), key), text) for key, text in _problems_of(project, volume)]
     return problems
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the chain as `status` and `run` see it.
+
+    Attributes:
+        name: Unique: "train lsd", "predict val".
+        state: "done", "begun" (some of it is there), or "to do".
+        why: Why it is to be done, in a few words.
+        folder: Where its results lie; None while its fingerprint is unknown.
+        seconds: A rough estimate of how long it takes, or took.
+        run: Does what is missing of it.
+    """
+
+    name: str
+    state: State
+    why: str
+    folder: Path | None
+    seconds: float
+    run: Callable[[Progress], None] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        folder: Where it lies.
+        checkpoint: The best checkpoint.
+        sha256: Its content.
+        summary: What training wrote at its end: steps, seconds, losses.
+    """
+
+    folder: Path
+    checkpoint: Path
+    sha256: str
+    summary: dict[str, Any]
+
+
+class Chain:
+    """Everything of a project that can be done; nothing is kept in memory that files do not tell.
+
+    Args:
+        project: A checked project.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.parameters = project.parameters
+
+    # volumes
+
+    @property
+    def validation_volumes(self) -> tuple[LabelledVolume, ...]:
+        """Volumes that choose the threshold."""
+        return self.parameters.volumes.validate_
+
+    @property
+    def volumes(self) -> tuple[RawVolume, ...]:
+        """All volumes that are segmented: validation first."""
+        return (*self.parameters.volumes.validate_, *self.parameters.volumes.predict)
+
+    def volume(self, name: str) -> RawVolume:
+        """A volume to segment by its name.
+
+        Raises:
+            UserError: There is none of that name.
+        """
+        for volume in self.volumes:
+            if volume.name == name:
+                return volume
+        names = ", ".join(volume.name for volume in self.volumes)
+        raise UserError(f"{self.project.file} has no volume {name!r} to segment; it has {names or 'none'}.")
+
+    def raw(self, volume: RawVolume) -> Source:
+        """A volume's raw with its fingerprint."""
+        path = self.project.locate(volume.path)
+        return Source(path=path, dataset=volume.raw, fingerprint=_fingerprint(path, volume.raw))
+
+    def baseline(self) -> Chain | None:
+        """The same project straight from raw to affinities with as much computing, or None where it is not wanted."""
+        training = self.parameters.training
+        if not training.baseline or training.setup == "affs":
+            return None
+        length = TrainingLength(iterations=estimates.baseline_iterations(self.parameters))
+        changed = training.model_copy(update={"setup": "affs", "affinities": length, "baseline": False})
+        return Chain(Project(self.project.folder, self.parameters.model_copy(update={"training": changed})))
+
+    # training
+
+    def job(self, setup: str) -> TrainingJob | None:
+        """What training a setup means, or None while the descriptor network it needs is not trained."""
+        settings = self.parameters.training
+        lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
+        if SETUPS[setup].needs_lsd_network and lsd is None:
+            return None
+        length = settings.lsd if setup == "lsd" else settings.affinities
+        return TrainingJob(
+            setup=setup,
+            network=self.parameters.network,
+            voxel_size=self.parameters.voxel_size,
+            sigma_nm=settings.sigma_nm,
+            crop=settings.crop,
+            batch_size=settings.batch_size,
+            iterations=length.iterations,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
+            volumes=tuple(self._training_volume(volume) for volume in self.parameters.volumes.train),
+            validation=tuple(self._training_volume(volume) for volume in self.validation_volumes),
+            validate_every=settings.validate_every,
+            snapshot_every=settings.snapshot_every,
+            checkpoint_every=settings.checkpoint_every,
+            patience=settings.patience,
+            lsd_sha256=lsd.sha256 if lsd else None,
+            device=self.parameters.resources.device,
+            precision=self.parameters.resources.precision,
+        )
+
+    def training_folder(self, setup: str) -> Path | None:
+        """Where a setup is trained, or None while the descriptor network it needs is not trained."""
+        job = self.job(setup)
+        return None if job is None else self.project.training_folder(setup, job.fingerprint())
+
+    def trained(self, setup: str) -> Trained | None:
+        """A finished training, or None."""
+        folder = self.training_folder(setup)
+        if folder is None or not (folder / "done.json").exists():
+            return None
+        done = json.loads((folder / "done.json").read_text())
+        return Trained(folder, folder / done["checkpoint"], done["checkpoint_sha256"], done)
+
+    def train(self, setup: str, progress: Progress) -> None:
+        """Train a setup, or go on with it.
+
+        Raises:
+            UserError: The descriptor network it needs is not trained.
+        """
+        job, folder = self.job(setup), self.training_folder(setup)
+        if job is None or folder is None:
+            raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
+        lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
+        train(job, folder, lsd.checkpoint if lsd else None, progress)
+
+    def _training_volume(self, volume: LabelledVolume) -> TrainingVolume:
+        path = self.project.locate(volume.path)
+        arrays = [volume.raw, volume.labels, *([volume.mask] if volume.mask else [])]
+        return TrainingVolume(
+            name=volume.name,
+            path=path,
+            raw=volume.raw,
+            labels=volume.labels,
+            mask=volume.mask,
+            weight=volume.weight,
+            fingerprint=hash_json([_fingerprint(path, name) for name in arrays]),
+        )
+
+    # stages
+
+    def predict(self, volume: RawVolume) -> Predict | None:
+        """The prediction of a volume, or None while its network is not trained."""
+        checkpoint = self.trained(self.parameters.training.setup)
+        if checkpoint is None:
+            return None
+        raw = self.raw(volume)
+        shape = raw.open().shape
+        settings = self.parameters.prediction
+        factor = self.parameters.network.factor
+        stage = Predict(
+            folder=Path(),
+            shape=shape,
+            block_shape=settings.block or balanced_block(shape, factor),
+            raw=raw,
+            checkpoint=checkpoint.checkpoint,
+            checkpoint_sha256=checkpoint.sha256,
+            device=self.parameters.resources.device,
+            precision=self.parameters.resources.precision,
+        )
+        return self._placed(stage, volume, "affinities")
+
+    def fragments(self, volume: RawVolume) -> Fragments | None:
+        """The fragments of a volume, or None while its network is not trained."""
+        predict = self.predict(volume)
+        if predict is None:
+            return None
+        settings = self.parameters.fragments
+        z, y, x = self.parameters.voxel_size
+        stage = Fragments(
+            folder=Path(),
+            shape=predict.shape,
+            block_shape=settings.block,
+            context=settings.context,
+            affinities=predict.output,
+            in_xy=z >= 2 * max(y, x) if settings.in_xy is None else settings.in_xy,
+            threshold=settings.threshold,
+            min_seed_distance=settings.min_seed_distance,
+            fill=settings.fill,
+            filter_fragments=settings.filter_fragments,
+            epsilon_agglomerate=settings.epsilon_agglomerate,
+        )
+        return self._placed(stage, volume, "fragments")
+
+    def agglomerate(self, volume: RawVolume) -> Agglomerate | None:
+        """The agglomeration of a volume, or None while its network is not trained."""
+        fragments = self.fragments(volume)
+        if fragments is None:
+            return None
+        settings = self.parameters.agglomeration
+        stage = Agglomerate(
+            folder=Path(),
+            shape=fragments.shape,
+            block_shape=settings.block,
+            context=settings.context,
+            affinities=fragments.affinities,
+            fragments=fragments.output,
+            fragments_graph=fragments.graph.folder,
+            merge_function=settings.merge_function,
+        )
+        return self._placed(stage, volume, "agglomeration")
+
+    def segment(self, volume: RawVolume, threshold: float | None = None) -> Segment | None:
+        """The segmentation of a volume, or None while its network is not trained or no threshold is chosen."""
+        agglomerate = self.agglomerate(volume)
+        threshold = self.project.threshold if threshold is None else threshold
+        if agglomerate is None or threshold is None:
+            return None
+        stage = Segment(
+            folder=Path(),
+            shape=agglomerate.shape,
+            block_shape=self.parameters.fragments.block,
+            fragments=agglomerate.fragments,
+            forest=agglomerate.forest,
+            threshold=threshold,
+        )
+        return self._placed(stage, volume, "segmentation")
+
+    def _placed(self, stage: S, volume: RawVolume, step: str) -> S:
+        folder = self.project.result_folder(volume.name, step, stage.fingerprint())
+        return stage.model_copy(update={"folder": folder})
+
+    # evaluation
+
+    def evaluation_file(self, volume: LabelledVolume) -> Path | None:
+        """Where the scores of a validation volume lie, or None while its network is not trained."""
+        agglomerate = self.agglomerate(volume)
+        if agglomerate is None:
+            return None
+        path = self.project.locate(volume.path)
+        identity = {
+            "agglomeration": agglomerate.fingerprint(),
+            "truth": [_fingerprint(path, name) for name in (volume.labels, volume.mask) if name],
+            "thresholds": self.parameters.segmentation.thresholds,
+            "version": 1,
+        }
+        return self.project.evaluation_file(volume.name, hash_json(identity))
+
+    def evaluation(self, volume: LabelledVolume) -> Evaluation | None:
+        """The scores of a validation volume, or None while they are not computed."""
+        file = self.evaluation_file(volume)
+        return Evaluation.model_validate_json(file.read_text()) if file and file.exists() else None
+
+    def evaluate(self, volume: LabelledVolume, progress: Progress) -> None:
+        """Score a validation volume at every threshold.
+
+        Raises:
+            UserError: Its agglomeration is not done.
+        """
+        agglomerate, file = self.agglomerate(volume), self.evaluation_file(volume)
+        if agglomerate is None or file is None or not agglomerate.is_done():
+            raise UserError(f"{volume.name} is not agglomerated yet. Run `neuroloom agglomerate {volume.name}` first.")
+        with explain_os_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with lock(file.with_suffix(".lock"), f"evaluation of {volume.name}"):
+            progress(0, 3, "reading")
+            truth = self.truth(volume)
+            fragments = agglomerate.fragments.open().read()
+            forest = load_forest(agglomerate.forest_file)
+            progress(1, 3, "scoring")
+            tables = {t: lookup_table(forest, t) for t in self.parameters.segmentation.thresholds}
+            z, y, x = self.parameters.voxel_size
+            evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=z >= 2 * max(y, x))
+            progress(2, 3, "writing")
+            write_text(file, evaluation.model_dump_json(indent=1))
+            progress(3, 3, f"VOI sum {evaluation.best.plain.voi_sum:.3f}")
+
+    def truth(self, volume: LabelledVolume) -> np.ndarray[Any, Any]:
+        """The truth of a volume, `(z, y, x) uint64`, 0 where it is masked out."""
+        path = self.project.locate(volume.path)
+        labels = open_volume(path, volume.labels).read().astype(np.uint64)
+        if volume.mask is not None:
+            labels[open_volume(path, volume.mask).read() == 0] = 0
+        return labels
+
+    def choose_threshold(self) -> None:
+        """Write the threshold of the lowest VOI sum over all validation volumes into the project.
+
+        Raises:
+            UserError: A validation volume is not evaluated.
+        """
+        evaluations = [self.evaluation(volume) for volume in self.validation_volumes]
+        done = [evaluation for evaluation in evaluations if evaluation is not None]
+        if len(done) < len(evaluations):
+            raise UserError("Not all validation volumes are evaluated. Run `neuroloom evaluate` first.")
+        threshold, because = choose(dict(zip((v.name for v in self.validation_volumes), done, strict=True)))
+        settings = self.parameters.segmentation
+        if (settings.chosen_threshold, settings.chosen_because) != (threshold, because):
+            self.project = self.project.choose_threshold(threshold, because)
+            self.parameters = self.project.parameters
+
+    @property
+    def choice_is_current(self) -> bool:
+        """Whether the project holds the threshold that its evaluations choose."""
+        evaluations = {volume.name: self.evaluation(volume) for volume in self.validation_volumes}
+        done = {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
+        settings = self.parameters.segmentation
+        return len(done) == len(evaluations) and choose(done) == (settings.chosen_threshold, settings.chosen_because)
+
+    # steps
+
+    def run_stage(self, stage: Stage | None, what: str, progress: Progress) -> None:
+        """Do what is missing of a stage.
+
+        Raises:
+            UserError: What comes before it is not done.
+        """
+        if stage is None:
+            raise UserError(
+                f"{what} needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything."
+            )
+        workers = self.parameters.resources.workers or default_workers()
+        if isinstance(stage, Predict):
+            workers = 1  # the network itself uses all cores, or the GPU
+        unit = "blocks"
+        run_stage(stage, workers, lambda done, total: progress(done, total, unit))
+
+    def steps(self) -> list[Step]:
+        """All steps in order, with their state now."""
+        steps = self._steps_to_scores(self.volumes)
+        if self.validation_volumes and self.parameters.segmentation.threshold == "auto":
+            done = self.choice_is_current
+            why = (
+                f"threshold {self.project.threshold:g}" if done and self.project.threshold is not None else "not chosen"
+            )
+            steps.append(
+                Step("choose threshold", "done" if done else "to do", why, None, 0.1, lambda _: self.choose_threshold())
+            )
+        steps += [self._stage_step("segment", volume, self.segment) for volume in self.volumes]
+        baseline = self.baseline()
+        if baseline is not None:
+            for step in baseline._steps_to_scores(self.validation_volumes):
+                steps.append(replace(step, name=step.name if step.name == "train affs" else f"baseline {step.name}"))
+        return steps
+
+    def _steps_to_scores(self, volumes: Sequence[RawVolume]) -> list[Step]:
+        steps = []
+        setup = self.parameters.training.setup
+        for name in (["lsd"] if SETUPS[setup].needs_lsd_network else []) + [setup]:
+            steps.append(self._training_step(name))
+        for volume in volumes:
+            for name, make in (
+                ("predict", self.predict),
+                ("fragments", self.fragments),
+                ("agglomerate", self.agglomerate),
+            ):
+                steps.append(self._stage_step(name, volume, make))
+            if isinstance(volume, LabelledVolume):
+                steps.append(self._evaluation_step(volume))
+        return steps
+
+    def _training_step(self, setup: str) -> Step:
+        folder = self.training_folder(setup)
+        trained = self.trained(setup)
+        begun = folder is not None and (folder / "state.pt").exists()
+        state: State = "done" if trained else "begun" if begun else "to do"
+        job = self.job(setup)
+        length = self.parameters.training.lsd if setup == "lsd" else self.parameters.training.affinities
+        why = f"{length.iterations} steps"
+        if trained:
+            why = f"{trained.summary['steps']} steps, validation loss {trained.summary['best_validation_loss']:.4f}"
+        elif begun and folder is not None:
+            why = f"{_last_step(folder)} of {length.iterations} steps are done"
+        elif job is None:
+            why += "; waits for the descriptor network"
+        seconds = trained.summary["seconds"] if trained else estimates.training(self.parameters, setup)
+        return Step(f"train {setup}", state, why, folder, seconds, lambda progress: self.train(setup, progress))
+
+    def _stage_step(self, name: str, volume: RawVolume, make: Callable[[RawVolume], Stage | None]) -> Step:
+        stage = make(volume)
+        size = self.raw(volume).open().shape
+        state: State = "to do"
+        why, folder, seconds = "waits for what comes before", None, estimates.stage(self.parameters, name, size)
+        if stage is not None:
+            folder = stage.folder
+            state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
+            why = f"{stage.block_count} blocks"
+            if state == "done":
+                seconds = float(read_done(stage)["seconds"])
+            elif self._other_results(stage):
+                why += "; parameters or inputs have changed since the last time"
+        return Step(
+            f"{name} {volume.name}",
+            state,
+            why,
+            folder,
+            seconds,
+            lambda progress: self.run_stage(make(volume), f"`{name} {volume.name}`", progress),
+        )
+
+    def _other_results(self, stage: Stage) -> bool:
+        step = stage.folder.name.rsplit("-", 1)[0]
+        return any(other != stage.folder for other in stage.folder.parent.glob(f"{step}-*"))
+
+    def _evaluation_step(self, volume: LabelledVolume) -> Step:
+        evaluation = self.evaluation(volume)
+        file = self.evaluation_file(volume)
+        why = f"VOI sum {evaluation.best.plain.voi_sum:.3f}" if evaluation else "not scored"
+        size = self.raw(volume).open().shape
+        return Step(
+            f"evaluate {volume.name}",
+            "done" if evaluation else "to do",
+            why,
+            file,
+            estimates.stage(self.parameters, "evaluate", size),
+            lambda progress: self.evaluate(volume, progress),
+        )
+
+
+def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:
+    """The threshold of the lowest VOI sum, averaged over the volumes; of equal ones the lowest.
+
+    Args:
+        evaluations: By name of the volume; all of the same thresholds.
+
+    Returns:
+        The threshold, and one sentence why.
+    """
+    sums: dict[float, list[float]] = {}
+    for evaluation in evaluations.values():
+        for entry in evaluation.thresholds:
+            sums.setdefault(entry.threshold, []).append(entry.plain.voi_sum)
+    threshold = min(sums, key=lambda t: (float(np.mean(sums[t])), t))
+    names = ", ".join(evaluations)
+    because = (
+        f"lowest VOI sum (split + merge, truth 0 ignored), {np.mean(sums[threshold]):.3f} bits on {names}, of "
+        f"{len(sums)} thresholds from {min(sums):g} to {max(sums):g}"
+    )
+    if len(sums) > 1 and threshold in (min(sums), max(sums)):
+        because += "; it is the end of the list: try thresholds beyond it"
+    return threshold, because
+
+
+def _last_step(folder: Path) -> int:
+    lines = (folder / "curve.jsonl").read_text().splitlines()
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(path: str, dataset: str) -> str:
+    """`volume_fingerprint`, computed once in a process: nobody edits volumes while a command runs."""
+    return volume_fingerprint(path, dataset)
 
 
 def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str]]:

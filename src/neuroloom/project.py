@@ -137,6 +137,9 @@ class Training(Section):
     seed: int = Field(0, ge=0, description="of everything random in training")
     lsd: TrainingLength = Field(TrainingLength(iterations=2000), description="the descriptor network")
     affinities: TrainingLength = Field(TrainingLength(iterations=2000), description="the affinity network")
+    baseline: bool = Field(
+        False, description="also train the same network straight from raw, with as much computing, and compare"
+    )
     validate_every: Positive = Field(200, description="iterations between scores on held-out crops")
     snapshot_every: Positive = Field(500, description="iterations between pictures to look at")
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")
@@ -170,7 +173,7 @@ class Agglomeration(Section):
     """Supervoxels to scored edges."""
 
     merge_function: MergeFunction = Field("hist_quant_75", description="how the score of two fragments is computed")
-    block: PositiveTriple = Field((192, 192, 192), description="voxels of one block")
+    block: PositiveTriple = Field((256, 256, 256), description="voxels of one block; multiples of the fragments' block")
     context: Triple = Field((32, 32, 32), description="voxels read around a block")
 
 
@@ -396,17 +399,20 @@ def _description(location: Location) -> str:
 
 
 def size_problems(project: Project) -> list[Problem]:
-    """Sizes that must be multiples of the network's factor and are not."""
-    block = project.parameters.prediction.block
-    factor = project.parameters.network.factor
-    if block is None or all(b % f == 0 for b, f in zip(block, factor, strict=True)):
-        return []
-    nearest = [max(f, round(b / f) * f) for b, f in zip(block, factor, strict=True)]
-    message = (
-        f"`prediction.block` is {list(block)}; expected multiples of the network's factor {list(factor)}, "
-        f"such as {nearest}."
+    """Blocks that must be multiples of something and are not."""
+    parameters = project.parameters
+    fragments = parameters.fragments.block
+    pairs = (
+        ("prediction", parameters.prediction.block, "the network's factor", parameters.network.factor),
+        ("agglomeration", parameters.agglomeration.block, "`fragments.block`", fragments),
     )
-    return [(("prediction", "block"), message)]
+    problems: list[Problem] = []
+    for section, block, of_what, factor in pairs:
+        if block is not None and any(b % f for b, f in zip(block, factor, strict=True)):
+            nearest = [max(f, round(b / f) * f) for b, f in zip(block, factor, strict=True)]
+            message = f"`{section}.block` is {list(block)}; expected multiples of {of_what} {list(factor)}: {nearest}."
+            problems.append(((section, "block"), message))
+    return problems
 
 
 def default_workers() -> int:

@@ -33,8 +33,8 @@ CUBE = ((200, 400), (160, 320), (400, 640))
 CENTRE = (300.0, 240.0, 500.0)
 """What the middle of the panel shows, nm z y x."""
 NM_PER_PIXEL = 2.0
-TOP = 60
-"""Rows of the page above the panel's picture that are not looked at: layer names and so on."""
+LOOKED_AT = (slice(120, -10), slice(10, -10))
+"""Rows and columns of the page without layer names, buttons and borders."""
 
 
 def cube_mask(volume: Volume) -> NDArray[np.bool_]:
@@ -106,12 +106,18 @@ def page(viewer: Viewer) -> Iterator[Page]:
 
 
 def picture_of(viewer: Viewer, page: Page, name: str, file: Path, wanted: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The panel with one layer switched on, once it shows as many coloured pixels as are wanted, or after a minute."""
+    """The panel with one layer switched on, once the wanted pixels are marked, or after a minute."""
+    show(viewer, None)
+    page.picture_when(file, lambda seen: not marked(seen)[LOOKED_AT].any())
+    show(viewer, name)
+    complete = 0.98 * wanted.sum()
+    return page.picture_when(file, lambda seen: (marked(seen) & wanted).sum() >= complete)
+
+
+def show(viewer: Viewer, name: str | None) -> None:
     with viewer.state.txn() as state:
         for layer in state.layers:
             layer.visible = layer.name == name
-    complete = 0.98 * wanted.sum()
-    return page.picture_when(file, lambda seen: (marked(seen) & wanted).sum() >= complete)
 
 
 def marked(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -136,7 +142,7 @@ def expected(page: Page, y: tuple[float, float], x: tuple[float, float]) -> NDAr
 
 def assert_same_place(seen: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> None:
     """The same pixels, up to one at the border (a voxel has 2 pixels or more)."""
-    seen, wanted = seen[TOP:], wanted[TOP:]
+    seen, wanted = seen[LOOKED_AT], wanted[LOOKED_AT]
     for picture in (seen, wanted):
         assert picture.any()
     seen_box, wanted_box = box_of(seen), box_of(wanted)

@@ -279,7 +279,7 @@ def test_the_farthest_displacements_are_cut_off() -> None:
     needed = input_shape(wanted, parameters, CUBE)
     _, _, mask = run(crop(needed, needed), parameters, wanted, wanted)
     assert mask.all()
-    short = (needed[0] - 2, needed[1] - 2, needed[2] - 2)
+    short = (needed[0] - 4, needed[1] - 4, needed[2] - 4)
     assert not run(crop(short, short), parameters, wanted, wanted)[2].all()
 
 

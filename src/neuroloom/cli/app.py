@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from neuroloom import __version__
+from neuroloom.cli import run
+from neuroloom.cli.demo import demo_command
+from neuroloom.cli.init import init_command
+from neuroloom.cli.view import view_command
 
 app = typer.Typer(
     name="neuroloom",
-    help="From a few hand-segmented blocks of microscopy to every neuron in the volume.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _neuroloom(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """From a few hand-segmented blocks of microscopy to every neuron in the volume.
+
+    Begin with `neuroloom init DIR --from VOLUME`, then `neuroloom run`. Any command takes --debug for a traceback.
+    """
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+for _name, _command in (
+    ("init", init_command),
+    ("train", run.train_command),
+    ("predict", run.predict_command),
+    ("fragments", run.fragments_command),
+    ("agglomerate", run.agglomerate_command),
+    ("evaluate", run.evaluate_command),
+    ("segment", run.segment_command),
+    ("run", run.run_command),
+    ("status", run.status_command),
+    ("report", run.report_command),
+    ("view", view_command),
+    ("demo", demo_command),
+):
+    app.command(_name)(_command)

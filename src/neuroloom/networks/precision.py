@@ -29,7 +29,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f'The device {wanted!r} is not to be had on this machine. Use "auto", "cpu" or "cuda" in `resources.device`.'
+            f"The device {wanted!r} is not to be had on this machine. "
+            'Use "auto", "cpu" or "cuda" in `resources.device`.'
         ) from error
     return device
 
@@ -42,8 +43,10 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
         wanted: "fp32", "bf16", or "auto": bf16 on GPUs from compute capability 8 on and on processors with AMX or
             AVX-512 bf16 instructions, fp32 elsewhere (emulated bf16 is far slower than fp32).
     """
-    if wanted == "fp32" or wanted == "bf16":
-        return wanted
+    if wanted == "fp32":
+        return "fp32"
+    if wanted == "bf16":
+        return "bf16"
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"

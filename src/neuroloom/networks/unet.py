@@ -285,7 +285,8 @@ def crop(values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         shape: Extent to keep, z y x; differs by an even number along each axis.
     """
     begins = [(have - want) // 2 for have, want in zip(values.shape[-3:], shape, strict=True)]
-    return values[(..., *(slice(b, b + want) for b, want in zip(begins, shape, strict=True)))]
+    z, y, x = (slice(b, b + want) for b, want in zip(begins, shape, strict=True))
+    return values[..., z, y, x]
 
 
 class _Convolution(nn.Conv3d):

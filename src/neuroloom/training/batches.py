@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from neuroloom.networks import unet
+from neuroloom.networks.unet import crop
 from neuroloom.training import augmentation, descriptors
 from neuroloom.training.affinities import affinities, grow_boundary
 from neuroloom.training.augmentation import Augmentation, augment
@@ -86,13 +87,13 @@ class BatchMaker:
         raw_input = augmentation.input_shape(self.raw_shape, setting, voxel_size)
         label_input = augmentation.input_shape(self.label_shape, setting, voxel_size)
         first = number * self.batch_size
-        crops = [self.crops.draw(first + i, raw_input, label_input) for i in range(self.batch_size)]
+        drawn = [self.crops.draw(first + i, raw_input, label_input) for i in range(self.batch_size)]
         seed = np.random.SeedSequence([job.seed, number, 1]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
         raw, labels, mask = augment(
-            torch.stack([torch.from_numpy(crop.raw)[None] for crop in crops]).to(self.device),
-            torch.stack([torch.from_numpy(crop.labels) for crop in crops]).to(self.device),
-            torch.stack([torch.from_numpy(crop.mask) for crop in crops]).to(self.device),
+            torch.stack([torch.from_numpy(piece.raw)[None] for piece in drawn]).to(self.device),
+            torch.stack([torch.from_numpy(piece.labels) for piece in drawn]).to(self.device),
+            torch.stack([torch.from_numpy(piece.mask) for piece in drawn]).to(self.device),
             generator,
             setting,
             voxel_size,
@@ -100,24 +101,35 @@ class BatchMaker:
             self.label_shape,
         )
         labels = grow_boundary(labels, 1, only_xy=job.serial_sections)
-        inner = (..., *(slice(r, r + n) for r, n in zip(self.reach, job.crop, strict=True)))
-        inside = mask[inner][:, None]
+        inside = crop(mask, job.crop)[:, None]
         targets, weights = {}, {}
         for name in job.outputs:
             if name == "lsd":
-                targets[name] = descriptors.lsd_torch(labels, job.sigma_nm, voxel_size, job.downsample)[inner]
+                targets[name] = self._descriptors(labels)
                 weights[name] = inside.float()
             else:
                 values, known = affinities(labels, job.neighborhood)
-                targets[name] = values[inner]
-                weights[name] = balance(targets[name], inside & known[inner])
+                targets[name] = crop(values, job.crop)
+                weights[name] = balance(targets[name], inside & crop(known, job.crop))
         return Batch(
             raw=raw * 2 - 1,
-            labels=labels[inner],
-            targets=targets,
+            labels=crop(labels, job.crop),
+            # as the network's output lies in memory: the loss reads both side by side
+            targets={name: t.contiguous(memory_format=torch.channels_last_3d) for name, t in targets.items()},
             weights=weights,
-            crops=tuple(f"{crop.volume} around voxel {crop.centre}" for crop in crops),
+            crops=tuple(f"{piece.volume} around voxel {piece.centre}" for piece in drawn),
         )
+
+    def _descriptors(self, labels: torch.Tensor) -> torch.Tensor:
+        """Descriptors (b, 10, z, y, x) of the middle of labels (b, z, y, x), whose surroundings are context."""
+        job = self.job
+        if labels.device.type != "cpu":
+            return crop(descriptors.lsd_torch(labels, job.sigma_nm, job.voxel_size, job.downsample), job.crop)
+        roi = tuple(slice(r, r + n) for r, n in zip(self.reach, job.crop, strict=True))
+        results = [
+            descriptors.lsd(sample.numpy(), job.sigma_nm, job.voxel_size, job.downsample, roi) for sample in labels
+        ]
+        return torch.from_numpy(np.stack(results))
 
     def ahead(self, begin: int, end: int) -> Iterator[tuple[int, Batch]]:
         """Batches begin … end - 1 in order, prepared ahead by a thread.

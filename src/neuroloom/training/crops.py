@@ -88,7 +88,7 @@ class LabelledArrays:
         source = {"raw": self._raw, "labels": self._labels, "mask": self._mask}[which]
         if which == "raw":
             return _read_reflected(source, begin, shape)
-        result = np.zeros(tuple(shape), dtype=np.int64 if which == "labels" else np.bool_)
+        result: NDArray[Any] = np.zeros(tuple(shape), dtype=np.int64 if which == "labels" else np.bool_)
         low = [max(0, -b) for b in begin]
         high = [min(e, s - b) for b, e, s in zip(begin, shape, self.shape, strict=True)]
         if all(h > lo for lo, h in zip(low, high, strict=True)):
@@ -210,8 +210,8 @@ def check_voxel_size(arrays: Sequence[LabelledArrays], wanted: Nanometres) -> No
     for volume in arrays:
         if any(abs(a - b) > 1e-3 * b for a, b in zip(volume.voxel_size, wanted, strict=True)):
             raise UserError(
-                f"Volume {volume.name} has voxels of {volume.voxel_size} nm, the project's `voxel_size` is {wanted} nm; "
-                "they must agree."
+                f"Volume {volume.name} has voxels of {volume.voxel_size} nm, the project's `voxel_size` is {wanted} "
+                "nm; they must agree."
             )
 
 

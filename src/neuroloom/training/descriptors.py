@@ -442,10 +442,11 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         end = max(begin, end)
         y_begin, y_end = ya - radius_y, yb + radius_y
         width = xb - xa
-        rows = np.empty((y_end - y_begin, 3, width), dtype=np.float32)
+        rows = np.empty((y_end - y_begin, 3 * width), dtype=np.float32)  # xx, x, one
         row_used = np.empty(y_end - y_begin, dtype=np.bool_)
-        planes = np.empty((end - begin, yb - ya, 6, width), dtype=np.float32)
-        plane_used = np.zeros((end - begin, yb - ya), dtype=np.bool_)
+        used = np.empty(2 * max(radius_y, radius_z) + 1, dtype=np.int64)
+        planes = np.empty((yb - ya, end - begin, 6 * width), dtype=np.float32)  # xx, x, one, y, yx, yy
+        plane_used = np.zeros((yb - ya, end - begin), dtype=np.bool_)
 
         r = first_seen
         while r < last_seen and seen[r, 0] < begin:
@@ -463,34 +464,39 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                     row_used[y - y_begin] = True
                     row[:] = 0
                 for k in range(3):
-                    for x in range(width):
-                        row[k, x] += np.float32(behind[k, zero + xa + x - last] - behind[k, zero + xa + x - first])
+                    _add_difference(row, (2 - k) * width, behind[k], zero + xa - last, zero + xa - first, width)
             # along y
             for y in range(ya, yb):
                 x0, x1 = low[y - ya] - xa, high[y - ya] - xa
                 if x0 >= x1:
                     continue
-                plane = planes[z - begin, y - ya]
-                for other in range(y - radius_y, y + radius_y + 1):
-                    if not row_used[other - y_begin]:
-                        continue
-                    row = rows[other - y_begin]
-                    t = other - y + radius_y
-                    g, tg, ttg = ky[0, t], ky[1, t], ky[2, t]
-                    if not plane_used[z - begin, y - ya]:
-                        plane_used[z - begin, y - ya] = True
-                        plane[:, x0:x1] = 0
-                    for x in range(x0, x1):
-                        one, by_x, by_xx = row[0, x], row[1, x], row[2, x]
-                        plane[0, x] += g * one
-                        plane[1, x] += g * by_x
-                        plane[2, x] += g * by_xx
-                        plane[3, x] += tg * one
-                        plane[4, x] += tg * by_x
-                        plane[5, x] += ttg * one
+                count = 0
+                for other in range(y - radius_y - y_begin, y + radius_y + 1 - y_begin):
+                    if row_used[other]:
+                        used[count] = other
+                        count += 1
+                if count == 0:
+                    continue
+                plane_used[y - ya, z - begin] = True
+                plane = planes[y - ya, z - begin]
+                plane[:] = 0
+                centre = y - y_begin - radius_y
+                # two rows at a time, since writing the sums is what takes the time
+                for pair in range(0, count, 2):
+                    one, two = used[pair], used[min(pair + 1, count - 1)]
+                    row, row2 = rows[one], rows[two]
+                    g, tg, ttg = ky[0, one - centre], ky[1, one - centre], ky[2, one - centre]
+                    h, th, tth = ky[0, two - centre], ky[1, two - centre], ky[2, two - centre]
+                    if pair + 1 == count:
+                        h = th = tth = np.float32(0)
+                    _add_two(plane, 0, g, row, h, row2, 0, 3 * width)
+                    _add_two(plane, 3 * width, tg, row, th, row2, 2 * width, width)
+                    _add_two(plane, 4 * width, tg, row, th, row2, width, width)
+                    _add_two(plane, 5 * width, ttg, row, tth, row2, 2 * width, width)
 
         # along z, for one row of what is wanted at a time (several runs of voxels can share a row of blocks)
-        moments = np.empty((10, width), dtype=np.float32)
+        moments = np.empty(10 * width, dtype=np.float32)  # xx, x, S, y, yx, yy, zx, z, zy, zz
+        descriptors = np.empty((10, width), dtype=np.float32)
         values = np.empty((10, width * repeats[2]), dtype=np.float32)
         r = first_wanted
         while r < last_wanted:
@@ -503,37 +509,53 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                     x0, x1 = min(x0, first - xa), max(x1, last - xa)
             if y < ya or y >= yb or x0 >= x1:
                 continue
-            moments[:, x0:x1] = 0
+            moments[:] = 0
+            count = 0
             for other in range(max(z - radius_z, begin), min(z + radius_z + 1, end)):
-                if not plane_used[other - begin, y - ya]:
-                    continue
-                plane = planes[other - begin, y - ya]
-                t = other - z + radius_z
-                g, tg, ttg = kz[0, t], kz[1, t], kz[2, t]
-                for x in range(x0, x1):
-                    moments[0, x] += g * plane[0, x]
-                    moments[1, x] += tg * plane[0, x]
-                    moments[2, x] += g * plane[3, x]
-                    moments[3, x] += g * plane[1, x]
-                    moments[4, x] += ttg * plane[0, x]
-                    moments[5, x] += g * plane[5, x]
-                    moments[6, x] += g * plane[2, x]
-                    moments[7, x] += tg * plane[3, x]
-                    moments[8, x] += tg * plane[1, x]
-                    moments[9, x] += g * plane[4, x]
+                if plane_used[y - ya, other - begin]:
+                    used[count] = other - begin
+                    count += 1
+            centre = z - begin - radius_z
+            for pair in range(0, count, 2):
+                one, two = used[pair], used[min(pair + 1, count - 1)]
+                plane, plane2 = planes[y - ya, one], planes[y - ya, two]
+                g, tg, ttg = kz[0, one - centre], kz[1, one - centre], kz[2, one - centre]
+                h, th, tth = kz[0, two - centre], kz[1, two - centre], kz[2, two - centre]
+                if pair + 1 == count:
+                    h = th = tth = np.float32(0)
+                _add_two(moments, 0, g, plane, h, plane2, 0, 6 * width)
+                _add_two(moments, 6 * width, tg, plane, th, plane2, width, 3 * width)
+                _add_two(moments, 9 * width, ttg, plane, tth, plane2, 2 * width, width)
             for x in range(x0, x1):
-                _normalise_voxel(moments, x, sigma, step)
-            _write(moments, x0, x1, xa, y, z, ids[label], labels, repeats, window, values, out)
+                _normalise_voxel(moments, width, x, sigma, step, descriptors)
+            _write(descriptors, x0, x1, xa, y, z, ids[label], labels, repeats, window, values, out)
 
 
-@njit(nogil=True, cache=True, inline="always", error_model="numpy")
-def _normalise_voxel(moments, x, sigma, step):  # type: ignore[no-untyped-def]
-    """Turn the moments at x (S, z y x, zz yy xx, zy zx yx; in voxels) into descriptors, in place."""
-    size = np.float64(moments[0, x])
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"})
+def _add_two(total, start, g, one, h, two, begin, count):  # type: ignore[no-untyped-def]
+    """total += g one + h two over `count` values: slices from 0 on, which the compiler turns into vector code."""
+    sums, first, second = total[start : start + count], one[begin : begin + count], two[begin : begin + count]
+    for i in range(len(sums)):
+        sums[i] += g * first[i] + h * second[i]
+
+
+@njit(nogil=True, cache=True)
+def _add_difference(total, start, sums, upper, lower, count):  # type: ignore[no-untyped-def]
+    """total += sums from `upper` on - sums from `lower` on, over `count` values."""
+    result, high, low = total[start : start + count], sums[upper : upper + count], sums[lower : lower + count]
+    for i in range(len(result)):
+        result[i] += np.float32(high[i] - low[i])
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+def _normalise_voxel(moments, width, x, sigma, step, out):  # type: ignore[no-untyped-def]
+    """Moments xx, x, S, y, yx, yy, zx, z, zy, zz (of `width` voxels each, in voxels) at x -> descriptors (10) there."""
+    size = np.float64(moments[2 * width + x])
     total = size if size > 0 else 1.0
-    mz, my, mx = moments[1, x] / total * step[0], moments[2, x] / total * step[1], moments[3, x] / total * step[2]
-    zz, yy = moments[4, x] / total * step[0] * step[0], moments[5, x] / total * step[1] * step[1]
-    xx = moments[6, x] / total * step[2] * step[2]
+    mz, my = moments[7 * width + x] / total * step[0], moments[3 * width + x] / total * step[1]
+    mx = moments[width + x] / total * step[2]
+    zz, yy = moments[9 * width + x] / total * step[0] ** 2, moments[5 * width + x] / total * step[1] ** 2
+    xx = moments[x] / total * step[2] ** 2
     vz, vy, vx = zz - mz * mz, yy - my * my, xx - mx * mx
     flat_z, flat_y, flat_x = vz < ROUNDING * zz, vy < ROUNDING * yy, vx < ROUNDING * xx
     vz = SMALLEST_VARIANCE if flat_z else max(vz, SMALLEST_VARIANCE)
@@ -541,21 +563,21 @@ def _normalise_voxel(moments, x, sigma, step):  # type: ignore[no-untyped-def]
     vx = SMALLEST_VARIANCE if flat_x else max(vx, SMALLEST_VARIANCE)
     zy = zx = yx = 0.0
     if not (flat_z or flat_y):
-        zy = (moments[7, x] / total * step[0] * step[1] - mz * my) / math.sqrt(vz * vy)
+        zy = (moments[8 * width + x] / total * step[0] * step[1] - mz * my) / math.sqrt(vz * vy)
     if not (flat_z or flat_x):
-        zx = (moments[8, x] / total * step[0] * step[2] - mz * mx) / math.sqrt(vz * vx)
+        zx = (moments[6 * width + x] / total * step[0] * step[2] - mz * mx) / math.sqrt(vz * vx)
     if not (flat_y or flat_x):
-        yx = (moments[9, x] / total * step[1] * step[2] - my * mx) / math.sqrt(vy * vx)
-    moments[0, x] = min(max(mz / sigma[0] * 0.5 + 0.5, 0.0), 1.0)
-    moments[1, x] = min(max(my / sigma[1] * 0.5 + 0.5, 0.0), 1.0)
-    moments[2, x] = min(max(mx / sigma[2] * 0.5 + 0.5, 0.0), 1.0)
-    moments[3, x] = min(vz / (sigma[0] * sigma[0]), 1.0)
-    moments[4, x] = min(vy / (sigma[1] * sigma[1]), 1.0)
-    moments[5, x] = min(vx / (sigma[2] * sigma[2]), 1.0)
-    moments[6, x] = min(max(zy * 0.5 + 0.5, 0.0), 1.0)
-    moments[7, x] = min(max(zx * 0.5 + 0.5, 0.0), 1.0)
-    moments[8, x] = min(max(yx * 0.5 + 0.5, 0.0), 1.0)
-    moments[9, x] = min(size, 1.0)
+        yx = (moments[4 * width + x] / total * step[1] * step[2] - my * mx) / math.sqrt(vy * vx)
+    out[0, x] = min(max(mz / sigma[0] * 0.5 + 0.5, 0.0), 1.0)
+    out[1, x] = min(max(my / sigma[1] * 0.5 + 0.5, 0.0), 1.0)
+    out[2, x] = min(max(mx / sigma[2] * 0.5 + 0.5, 0.0), 1.0)
+    out[3, x] = min(vz / (sigma[0] * sigma[0]), 1.0)
+    out[4, x] = min(vy / (sigma[1] * sigma[1]), 1.0)
+    out[5, x] = min(vx / (sigma[2] * sigma[2]), 1.0)
+    out[6, x] = min(max(zy * 0.5 + 0.5, 0.0), 1.0)
+    out[7, x] = min(max(zx * 0.5 + 0.5, 0.0), 1.0)
+    out[8, x] = min(max(yx * 0.5 + 0.5, 0.0), 1.0)
+    out[9, x] = min(size, 1.0)
 
 
 @njit(nogil=True, cache=True)

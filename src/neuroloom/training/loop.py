@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from neuroloom.blockwise.run import interruptible
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import explain_os_errors, hash_file, lock, write_bytes, write_json, write_text
-from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
+from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, load_tensors, save_checkpoint
 from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
@@ -124,7 +124,7 @@ class _Trainer:
         self._resume()
         from torch.utils.tensorboard import SummaryWriter
 
-        board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)  # type: ignore[no-untyped-call]
+        board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
         best, last = checkpoint_paths(self.folder)
         try:
             with stop_requests() as stop:
@@ -134,7 +134,7 @@ class _Trainer:
                 "Stopped at once. Run the same command again: training goes on from the last state that was saved."
             ) from None
         finally:
-            board.close()  # type: ignore[no-untyped-call]
+            board.close()
         self._save_checkpoint(last)
         write_json(
             self.folder / "done.json",
@@ -214,8 +214,8 @@ class _Trainer:
     def _update_average(self, number: int) -> None:
         """Running average of the weights; the first steps, far from the end, are forgotten faster."""
         keep = min(self.job.weight_average, (1 + number) / (10 + number)) if self.job.weight_average > 0 else 0.0
-        averages, weights = list(self.average.parameters()), list(self.network.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - keep)
+        for average, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            average.lerp_(weight, 1 - keep)
 
     def _run(self, network: UNet, inputs: torch.Tensor) -> torch.Tensor:
         with autocast(self.device, self.precision):
@@ -315,7 +315,7 @@ class _Trainer:
         if not path.exists():
             return
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = load_tensors(path.read_bytes(), self.device)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])

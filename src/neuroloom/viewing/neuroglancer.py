@@ -114,15 +114,18 @@ def _arrange(state: Any, layers: Sequence[Layer], base: str) -> None:
     extent = max(b - a for a, b in zip(low, high, strict=True)) / min(voxel_size)
     # never more than one voxel per pixel: a whole large volume does not fit into the browser
     state.cross_section_scale = min(1.0, extent / _PANEL)
-    state.projection_scale = extent
+    state.projection_scale = 1.6 * extent
     state.layout = "4panel"
 
 
 def _draw(layer: Layer, url: str) -> Any:
     source = neuroglancer.LayerDataSource(url=f"{url}/|zarr{zarr_format(layer.volume)}:", transform=_transform(layer))
     if layer.kind == "labels":
-        merged = {} if layer.lookup is None else {"equivalences": groups(layer.lookup)}
-        return neuroglancer.SegmentationLayer(source=source, selected_alpha=0.4, **merged)
+        drawn = neuroglancer.SegmentationLayer(source=source, selected_alpha=0.4).to_json()
+        if layer.lookup is not None:
+            # ids as text: the browser reads numbers as doubles, which end at 53 bits
+            drawn["equivalences"] = [[str(f) for f in group] for group in groups(layer.lookup)]
+        return neuroglancer.SegmentationLayer(drawn)
     if layer.kind == "affinities":
         return neuroglancer.ImageLayer(source=source, shader=_affinity_shader(layer))
     low, high = grey_window(layer.volume)

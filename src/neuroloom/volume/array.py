@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors
+from neuroloom.volume.chunks import checked
 
 Triple = tuple[int, int, int]
 Nanometres = tuple[float, float, float]
@@ -166,7 +167,7 @@ def open_volume(path: str | Path, dataset: str) -> Volume:
     location = f"{container}/{dataset.strip('/')}"
     if node.ndim not in (3, 4):
         raise UserError(f"{location} has {node.ndim} axes; expected z, y, x with an optional channel axis in front.")
-    return Volume(node, location, *_placement(node, location))
+    return Volume(checked(node, container, dataset.strip("/")), location, *_placement(node, location))
 
 
 def create_volume(
@@ -238,14 +239,17 @@ def create_volume(
 def datasets(path: str | Path) -> list[str]:
     """Names of all arrays in a zarr container, sorted."""
     container = Path(path)
-    found = [p.parent.relative_to(container).as_posix() for p in container.rglob(".zarray")]
-    for metadata in container.rglob("zarr.json"):
-        try:
-            node = json.loads(metadata.read_text()).get("node_type")
-        except (OSError, ValueError):
-            continue
-        if node == "array":
-            found.append(metadata.parent.relative_to(container).as_posix())
+    found: list[str] = []
+    for folder, inner, files in os.walk(container):
+        is_array = ".zarray" in files
+        if "zarr.json" in files:
+            try:
+                is_array = json.loads((Path(folder) / "zarr.json").read_text()).get("node_type") == "array"
+            except (OSError, ValueError, AttributeError):
+                continue
+        if is_array:
+            found.append(Path(folder).relative_to(container).as_posix())
+            inner.clear()  # chunks, perhaps millions of them
     return sorted(found)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.volume.array import datasets
+from neuroloom.volume.chunks import checked
 from neuroloom.volume.sections import SECTION_SUFFIXES, read_folder, read_tiff
 from neuroloom.volume.source import FileArray, Lengths, Source, along_axes, as_zyx, default_axes, readable
 from neuroloom.volume.units import nanometres_per
@@ -149,9 +150,7 @@ def _read_hdf5(path: Path, dataset: str | None, role: Role) -> FileArray:
     if "element_size_um" in attributes:
         voxel_size = _in_nanometres(attributes["element_size_um"], "um", axes, location)
     else:
-        voxel_size = _in_nanometres(
-            _first(attributes, "resolution", "voxel_size"), _units(attributes), axes, location
-        )
+        voxel_size = _in_nanometres(_first(attributes, "resolution", "voxel_size"), _units(attributes), axes, location)
     offset = _in_nanometres(attributes.get("offset"), _units(attributes), axes, location)
     chunks = node.chunks or (1,) * node.ndim
     # the closure keeps the file open
@@ -188,7 +187,8 @@ def _read_zarr(path: Path, dataset: str | None, role: Role) -> FileArray:
     name = _choose(path, arrays, dataset, role)
     location = f"{path}:/{name}" if name != "." else str(path)
     with readable(location):
-        node = zarr.open_array(str(path), path="" if name == "." else name, mode="r")
+        inside = "" if name == "." else name
+        node = checked(zarr.open_array(str(path), path=inside, mode="r"), path, inside)
         attributes = dict(node.attrs)
     image = next((i for i in _multiscales(path, arrays) if name in _scales(i)), None)
     axes = _axis_names(image) if image else default_axes(node.ndim)

@@ -146,7 +146,7 @@ def _average(grey: NDArray[np.float32], samples: NDArray[np.int64]) -> NDArray[n
     """Mean of the samples within each voxel, added in a fixed order."""
     for axis, count in enumerate(int(s) for s in samples):
         if count > 1:
-            parts = [grey[tuple(slice(k, None, count) if a == axis else slice(None) for a in range(3))] for k in range(count)]
+            parts = np.moveaxis(grey.reshape(*grey.shape[:axis], -1, count, *grey.shape[axis + 1 :]), axis + 1, 0)
             total = parts[0].copy()
             for part in parts[1:]:
                 total += part
@@ -197,8 +197,9 @@ def write_sample(
         for start, extent in tiles(shape, (block, block, block)):
             corner = (begin[0] + start[0], begin[1] + start[1], begin[2] + start[2])
             raw, labels = make_block(parameters, corner, extent)
-            for volume, data in zip(volumes, (raw, labels, np.ones(extent, np.uint8)), strict=True):
-                volume.write(start, data)
+            volumes[0].write(start, raw)
+            volumes[1].write(start, labels)
+            volumes[2].write(start, np.ones(extent, np.uint8))
             done += raw.size
             if progress is not None:
                 progress(done, math.prod(shape))

@@ -70,15 +70,16 @@ def fill_space(
         The cells.
     """
     links = np.flatnonzero(skeletons.before >= 0)
-    first, last = skeletons.before[links], links
+    step = skeletons.position[links] - skeletons.position[skeletons.before[links]]
+    squared = step[:, 0] * step[:, 0] + step[:, 1] * step[:, 1] + step[:, 2] * step[:, 2]
+    last = links[(squared <= LINK_MAX * LINK_MAX) & (squared > 1e-6)]
+    first = skeletons.before[last]
     start = skeletons.position[first]
     along = skeletons.position[last] - start
     squared = along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1] + along[:, 2] * along[:, 2]
-    good = (squared <= LINK_MAX * LINK_MAX) & (squared > 1e-6)
-    links, first, last, start, along, squared = (a[good] for a in (links, first, last, start, along, squared))
     length = np.sqrt(squared)
     slope = np.clip((skeletons.radius[last] - skeletons.radius[first]) / length, -0.9, 0.9)
-    table = np.empty((len(links), 12), np.float64)
+    table = np.empty((len(last), 12), np.float64)
     table[:, 0:3] = start
     table[:, 3:6] = along
     table[:, 6] = 1.0 / squared
@@ -119,12 +120,28 @@ def _fill(  # type: ignore[no-untyped-def]
                                 for y4 in range(y2, y3, tile[1]):
                                     for x4 in range(x2, x3, tile[2]):
                                         box = (
-                                            z4, y4, x4, min(z3, z4 + tile[0]), min(y3, y4 + tile[1]), min(x3, x4 + tile[2])
+                                            z4,
+                                            y4,
+                                            x4,
+                                            min(z3, z4 + tile[0]),
+                                            min(y3, y4 + tile[1]),
+                                            min(x3, x4 + tile[2]),
                                         )
                                         few = _prune(table, owner, middle, some, place, box, score, small)
                                         _fill_box(
-                                            table, owner, small, few, place, box, scale, neurite, membrane,
-                                            mitochondrion, across_a, across_b, girth,
+                                            table,
+                                            owner,
+                                            small,
+                                            few,
+                                            place,
+                                            box,
+                                            scale,
+                                            neurite,
+                                            membrane,
+                                            mitochondrion,
+                                            across_a,
+                                            across_b,
+                                            girth,
                                         )
 
 

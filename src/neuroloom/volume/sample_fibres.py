@@ -6,8 +6,9 @@
       +-------+-------+-------+                            \\              /
       |   .   | .     |     . |                             \\~~~ branch  /~~~~~~
 
-A fibre is named by its family (ten directions) and lattice cell; a neurite by that and by the number of the piece between
-two gaps. All is a function of (seed, name), so the fibres near any place are found by listing the lattice cells near it.
+A fibre is named by its family (ten directions) and lattice cell; a neurite by that and by the number of the piece
+between two gaps. All is a function of (seed, name): the fibres near any place are found by listing the lattice cells
+near it.
 
 All lengths in nm of tissue of the reference calibre.
 """
@@ -24,13 +25,13 @@ from neuroloom.volume.sample_noise import curve_noise, hashed, uniform
 
 Floats = NDArray[np.float64]
 
-# Directions of the families: six axes of the icosahedron (thin) and four diagonals of the cube (thick), turned a little.
+# Directions of the families: six axes of the icosahedron (thin), four diagonals of the cube (thick), turned a little.
 _GOLDEN = 1.618033988749895
 _THIN_AXES = ((0, 1, _GOLDEN), (0, 1, -_GOLDEN), (1, _GOLDEN, 0), (1, -_GOLDEN, 0), (_GOLDEN, 0, 1), (_GOLDEN, 0, -1))
 _THICK_AXES = ((1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1))
 _TURN = ((0.36, 0.48, -0.8), (-0.8, 0.6, 0.0), (0.48, 0.64, 0.6))
 
-THIN_SPACING, THICK_SPACING = 630.0, 1700.0  # between fibres of one family
+THIN_SPACING, THICK_SPACING = 660.0, 1500.0  # between fibres of one family
 THIN_STEP, THICK_STEP = 70.0, 100.0  # between nodes
 THIN_WANDER, THICK_WANDER = 420.0, 600.0  # greatest sideways displacement, slow part
 THIN_WAVE, THICK_WAVE = 800.0, 2000.0  # nm along the fibre between two displacements, slow part
@@ -72,9 +73,7 @@ def dot(v, w):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _within(p, low, high):  # type: ignore[no-untyped-def]
-    return (
-        low[0] <= p[0] <= high[0] and low[1] <= p[1] <= high[1] and low[2] <= p[2] <= high[2]
-    )
+    return low[0] <= p[0] <= high[0] and low[1] <= p[1] <= high[1] and low[2] <= p[2] <= high[2]
 
 
 @njit(cache=True, nogil=True)
@@ -97,7 +96,7 @@ def _place_on_fibre(p, frame, line, i, j, n, thick):  # type: ignore[no-untyped-
 @njit(cache=True, nogil=True)
 def _piece_of(line, t):  # type: ignore[no-untyped-def]
     """Number of the neurite at t along its fibre, and the distance in nm to the nearest gap."""
-    q = int(math.floor(t / PIECE))
+    q = math.floor(t / PIECE)
     end = (q + 0.2 + 0.6 * uniform(hashed(line, 7, q, 0))) * PIECE
     if t < end:
         other = (q - 0.8 + 0.6 * uniform(hashed(line, 7, q - 1, 0))) * PIECE
@@ -117,7 +116,7 @@ def _girth(line, t, thick):  # type: ignore[no-untyped-def]
     else:
         radius = min((45.0 + 50.0 * u * u) * (1.0 + 0.35 * swell), THIN_RADIUS_MAX)
     period = 2300.0 if thick else 4200.0
-    slot = int(math.floor(t / period))
+    slot = math.floor(t / period)
     key = hashed(line, 11, slot, 0)
     mitochondrion = NO_MITOCHONDRION
     if uniform(hashed(key, 0, 0, 0)) < (0.8 if thick else 0.45):
@@ -167,12 +166,14 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
     Returns position, radius, mitochondrion, neurite and before as in `Skeletons`; after, the next node of the same run
     or -1 (a branch is a run of its own); and the number of thick nodes.
     """
-    position = np.empty((1024, 3), np.float64)
-    radius = np.empty(1024, np.float64)
-    mitochondrion = np.empty(1024, np.float64)
-    neurite = np.empty(1024, np.uint64)
-    before = np.empty(1024, np.int64)
-    after = np.empty(1024, np.int64)
+    nodes = (
+        np.empty((1024, 3), np.float64),
+        np.empty(1024, np.float64),
+        np.empty(1024, np.float64),
+        np.empty(1024, np.uint64),
+        np.empty(1024, np.int64),
+        np.empty(1024, np.int64),
+    )
     roots = np.empty((256, 6), np.int64)  # family, i, j, node, index of the thick node, piece
     root_count = 0
     count = 0
@@ -190,15 +191,23 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
         if family == thick_families:  # twigs of the thick fibres, after all thick nodes
             thick_count = count
             for r in range(root_count):
-                if count + BRANCH_STEPS_MAX > len(radius):
-                    position, radius, mitochondrion, neurite, before, after = _room(
-                        position, radius, mitochondrion, neurite, before, after
-                    )
+                if count + BRANCH_STEPS_MAX > len(nodes[1]):
+                    nodes = _room(nodes)
                 f, i, j, n = roots[r, 0], roots[r, 1], roots[r, 2], roots[r, 3]
                 line = hashed(hashed(key, f, 0, 0), i, j, 0)
                 count = _branch(
-                    line, frames[f], i, j, n, True, neurite[roots[r, 4]], roots[r, 4], thin_low, thin_high,
-                    count, position, radius, mitochondrion, neurite, before, after,
+                    line,
+                    frames[f],
+                    i,
+                    j,
+                    n,
+                    True,
+                    nodes[3][roots[r, 4]],
+                    roots[r, 4],
+                    thin_low,
+                    thin_high,
+                    count,
+                    nodes,
                 )
         range_a_low, range_a_high, range_b_low, range_b_high = 0.0, 0.0, 0.0, 0.0
         for c in range(3):
@@ -210,8 +219,8 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
                 else:
                     range_b_low += min(one, two)
                     range_b_high += max(one, two)
-        for i in range(int(math.floor(range_a_low / spacing)) - 1, int(math.floor(range_a_high / spacing)) + 2):
-            for j in range(int(math.floor(range_b_low / spacing)) - 1, int(math.floor(range_b_high / spacing)) + 2):
+        for i in range(math.floor(range_a_low / spacing) - 1, math.floor(range_a_high / spacing) + 2):
+            for j in range(math.floor(range_b_low / spacing) - 1, math.floor(range_b_high / spacing) + 2):
                 line = hashed(hashed(key, family, 0, 0), i, j, 0)
                 a = (i + uniform(hashed(line, 1, 0, 0))) * spacing
                 b = (j + uniform(hashed(line, 2, 0, 0))) * spacing
@@ -219,7 +228,7 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
                 if first > last:
                     continue
                 previous = -1
-                for n in range(int(math.floor(first / step)) - 1, int(math.floor(last / step)) + 3):
+                for n in range(math.floor(first / step) - 1, math.floor(last / step) + 3):
                     piece, to_gap = _piece_of(line, n * step)
                     if to_gap < GAP:
                         previous = -1
@@ -227,10 +236,9 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
                     has_root = _has_root(line, n, thick) and to_gap > 3 * GAP
                     _place_on_fibre(p, frame, line, i, j, n, thick)
                     if _within(p, thick_low, thick_high) if thick else _within(p, thin_low, thin_high):
-                        if count + BRANCH_STEPS_MAX > len(radius):
-                            position, radius, mitochondrion, neurite, before, after = _room(
-                                position, radius, mitochondrion, neurite, before, after
-                            )
+                        if count + BRANCH_STEPS_MAX > len(nodes[1]):
+                            nodes = _room(nodes)
+                        position, radius, mitochondrion, neurite, before, after = nodes
                         position[count] = p
                         radius[count], mitochondrion[count] = _girth(line, n * step, thick)
                         neurite[count] = _name(family, i, j, piece)
@@ -255,21 +263,39 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
                             roots[root_count, 4] = previous
                             root_count += 1
                     elif _within(p, low, high):
-                        if count + BRANCH_STEPS_MAX > len(radius):
-                            position, radius, mitochondrion, neurite, before, after = _room(
-                                position, radius, mitochondrion, neurite, before, after
-                            )
+                        if count + BRANCH_STEPS_MAX > len(nodes[1]):
+                            nodes = _room(nodes)
                         trunk = previous
                         count = _branch(
-                            line, frame, i, j, n, False, _name(family, i, j, piece), trunk, thin_low, thin_high,
-                            count, position, radius, mitochondrion, neurite, before, after,
+                            line,
+                            frame,
+                            i,
+                            j,
+                            n,
+                            False,
+                            _name(family, i, j, piece),
+                            trunk,
+                            thin_low,
+                            thin_high,
+                            count,
+                            nodes,
                         )
-    return position[:count], radius[:count], mitochondrion[:count], neurite[:count], before[:count], after[:count], thick_count
+    position, radius, mitochondrion, neurite, before, after = nodes
+    return (
+        position[:count],
+        radius[:count],
+        mitochondrion[:count],
+        neurite[:count],
+        before[:count],
+        after[:count],
+        thick_count,
+    )
 
 
 @njit(cache=True, nogil=True)
-def _room(position, radius, mitochondrion, neurite, before, after):  # type: ignore[no-untyped-def]
+def _room(nodes):  # type: ignore[no-untyped-def]
     """The same arrays with twice the room."""
+    position, radius, mitochondrion, neurite, before, after = nodes
     n = len(radius)
     wide = np.empty((2 * n, 3), np.float64)
     wide[:n] = position
@@ -286,17 +312,18 @@ def _room(position, radius, mitochondrion, neurite, before, after):  # type: ign
 @njit(cache=True, nogil=True)
 def _has_root(line, n, thick):  # type: ignore[no-untyped-def]
     """Does a branch leave at node n? At most one in every so many nodes."""
-    every = 5 if thick else 22
-    slot = int(math.floor(n / every))
+    every = 4 if thick else 20
+    slot = math.floor(n / every)
     key = hashed(line, 12, slot, 0)
-    if uniform(hashed(key, 0, 0, 0)) > (0.75 if thick else 0.8):
+    if uniform(hashed(key, 0, 0, 0)) > 0.85:
         return False
     return n - slot * every == int(uniform(hashed(key, 1, 0, 0)) * every)
 
 
 @njit(cache=True, nogil=True)
-def _branch(line, frame, i, j, n, thick, name, trunk, low, high, count, position, radius, mitochondrion, neurite, before, after):  # type: ignore[no-untyped-def]
-    """Nodes of the branch that leaves a fibre at node n, as far as they lie in the box."""
+def _branch(line, frame, i, j, n, thick, name, trunk, low, high, count, nodes):  # type: ignore[no-untyped-def]
+    """Add the nodes of the branch that leaves a fibre at node n, as far as they lie in the box; returns the new count."""
+    position, radius, mitochondrion, neurite, before, after = nodes
     key = hashed(line, 13, n, 0)
     root = np.empty(3, np.float64)
     _place_on_fibre(root, frame, line, i, j, n, thick)
@@ -310,8 +337,8 @@ def _branch(line, frame, i, j, n, thick, name, trunk, low, high, count, position
     if length < 0.05:
         return count
     u = uniform(hashed(key, 2, 0, 0))
-    nodes = 8 + int(u * (BRANCH_STEPS_MAX - 8))
-    base = 36.0 + 34.0 * uniform(hashed(key, 3, 0, 0))
+    nodes = 6 + int(u * (BRANCH_STEPS_MAX - 6))
+    base = 32.0 + 34.0 * uniform(hashed(key, 3, 0, 0))
     previous = trunk
     for m in range(nodes):
         t = (m + 1) * THIN_STEP

@@ -1,9 +1,9 @@
 """What the microscope sees of the tissue: two looks, each cells -> grey values, then blur and noise.
 
-    em    grey = cytoplasm (a shade per neurite) + texture, darkened by membranes, organelles, synapses;
-          blur of some nm; electron noise                                      dark lines on grey
-    exm   photons = background + stain of protein: bright membranes, mitochondria and synapses;
-          wide axial blur; photon noise (variance = mean)                      bright lines on dark
+em    grey = cytoplasm (a shade per neurite) + texture, darkened by membranes, organelles, synapses;
+      blur of some nm; electron noise                                      dark lines on grey
+exm   photons = background + stain of protein: bright membranes, mitochondria and synapses;
+      wide axial blur; photon noise (variance = mean)                      bright lines on dark
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Look = Literal["em", "exm"]
 Float32 = NDArray[np.float32]
 
 # Standard deviation of the blur in nm of tissue, z y x.
-BLUR_NM: dict[str, tuple[float, float, float]] = {"em": (6.5, 6.5, 6.5), "exm": (26.0, 9.0, 9.0)}
+BLUR_NM: dict[str, tuple[float, float, float]] = {"em": (7.0, 7.0, 7.0), "exm": (26.0, 9.0, 9.0)}
 MEMBRANE_HALF_WIDTH = 13.0  # nm from the membrane's middle to half of its contrast
 PHOTONS = 70.0  # at grey value 255 of the `exm` look
 
@@ -122,7 +122,7 @@ def _step(distance, width):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _nearest_dot(key, a, b, period):  # type: ignore[no-untyped-def]
     """Squared distance in nm to the nearest of the dots scattered in a plane, one per square of that period."""
-    i, j = int(math.floor(a / period)), int(math.floor(b / period))
+    i, j = math.floor(a / period), math.floor(b / period)
     best = 1e9
     for p in range(i - 1, i + 2):
         for q in range(j - 1, j + 2):
@@ -136,7 +136,7 @@ def _nearest_dot(key, a, b, period):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _nearest_ball(key, z, y, x, period):  # type: ignore[no-untyped-def]
     """Distance in nm to the centre of the nearest of the balls scattered in space, one per cube of that period."""
-    i, j, k = int(math.floor(z / period)), int(math.floor(y / period)), int(math.floor(x / period))
+    i, j, k = math.floor(z / period), math.floor(y / period), math.floor(x / period)
     best = 1e9
     for p in range(i - 1, i + 2):
         for q in range(j - 1, j + 2):
@@ -172,7 +172,7 @@ def _paint(  # type: ignore[no-untyped-def]
                     continue
                 wall = membrane[z, y, x]
                 light = shade[n]
-                cytoplasm = 168.0 + 42.0 * light + 120.0 * fine[z, y, x] + 75.0 * coarse[z, y, x]
+                cytoplasm = 168.0 + 42.0 * light + 95.0 * fine[z, y, x] + 70.0 * coarse[z, y, x]
                 stain = 0.10 - 0.04 * light + 0.12 * fine[z, y, x]
                 # microtubules: dark dots across the neurite, lines along it
                 if girth[z, y, x] > 80.0 and wall > 30.0:
@@ -211,7 +211,7 @@ def _paint(  # type: ignore[no-untyped-def]
                     stain += 0.15 * g
                 # membrane, thicker and darker at synapses
                 g = _step(wall, MEMBRANE_HALF_WIDTH)
-                grey = cytoplasm + g * (66.0 + 60.0 * coarse[z, y, x] - cytoplasm)
+                grey = cytoplasm + g * (74.0 + 60.0 * coarse[z, y, x] - cytoplasm)
                 granular = 1.0 + 1.2 * fine[z, y, x] + 0.6 * coarse[z, y, x]
                 stain += g * (0.62 * granular - 0.5 * stain)
                 active = patch[z, y, x]
@@ -240,7 +240,7 @@ def _expose(exm, key, begin, grey, shade, out):  # type: ignore[no-untyped-def]
                     value = max(0.0, root) * root * (255.0 / PHOTONS) + 1.2 * gauss(mix_of(row_key, ~(begin[2] + x)))
                 else:
                     value = 128.0 + (value - 128.0) * (1.0 + 0.3 * float(shade[z, y, x])) + 25.0 * float(shade[z, y, x])
-                    value += 7.0 * g
+                    value += 8.0 * g
                 out[z, y, x] = np.uint8(min(255.0, max(0.0, math.floor(value + 0.5))))
 
 

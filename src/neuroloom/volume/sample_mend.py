@@ -4,8 +4,8 @@ A neurite owns a point p of its own skeleton where, for all points c of other sk
 
     radius(p)  >  radius(c) - |p - c|
 
-Where it is not larger by `CLEARANCE` (or by |p - c|, where that is less), it is raised until it is: a fold in the side of
-the other neurite. By the triangle inequality a raised radius takes no point of a third one that was clear before.
+Where it is not larger by `CLEARANCE` (or by |p - c|, where that is less), it is raised until it is: a fold in the side
+of the other neurite. By the triangle inequality a raised radius takes no point of a third one that was clear before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from neuroloom.volume.sample_fibres import THICK_RADIUS_MAX, THIN_RADIUS_MAX
 
@@ -30,7 +29,7 @@ def bins(position, part, size):  # type: ignore[no-untyped-def]
     highest = np.zeros(3, np.int64)
     for k in range(len(part)):
         for c in range(3):
-            b = int(math.floor(position[part[k], c] / size))
+            b = math.floor(position[part[k], c] / size)
             if k == 0 or b < lowest[c]:
                 lowest[c] = b
             if k == 0 or b > highest[c]:
@@ -41,7 +40,7 @@ def bins(position, part, size):  # type: ignore[no-untyped-def]
     for k in range(len(part)):
         flat = 0
         for c in range(3):
-            flat = flat * extent[c] + int(math.floor(position[part[k], c] / size)) - lowest[c]
+            flat = flat * extent[c] + math.floor(position[part[k], c] / size) - lowest[c]
         where[k] = flat
         starts[flat + 1] += 1
     for b in range(len(starts) - 1):
@@ -121,9 +120,9 @@ def cut_long_links(  # type: ignore[no-untyped-def]
 def _needed(tree, position, radius, neurite, p, own, size, least):  # type: ignore[no-untyped-def]
     """The radius that a skeleton needs at a place to be clear of the nodes of other neurites, and at least `least`."""
     lowest, extent, starts, nodes = tree
-    bz = int(math.floor(p[0] / size)) - lowest[0]
-    by = int(math.floor(p[1] / size)) - lowest[1]
-    bx = int(math.floor(p[2] / size)) - lowest[2]
+    bz = math.floor(p[0] / size) - lowest[0]
+    by = math.floor(p[1] / size) - lowest[1]
+    bx = math.floor(p[2] / size) - lowest[2]
     for z in range(max(0, bz - 1), min(extent[0], bz + 2)):
         for y in range(max(0, by - 1), min(extent[1], by + 2)):
             for x in range(max(0, bx - 1), min(extent[2], bx + 2)):
@@ -164,10 +163,14 @@ def radii_needed(position, radius, neurite, before, first_thin, longest, points,
     for k in range(n):
         b = before[k]
         if b >= 0:
-            dz, dy, dx = position[k, 0] - position[b, 0], position[k, 1] - position[b, 1], position[k, 2] - position[b, 2]
+            dz, dy, dx = (
+                position[k, 0] - position[b, 0],
+                position[k, 1] - position[b, 1],
+                position[k, 2] - position[b, 2],
+            )
             length = math.sqrt(dz * dz + dy * dy + dx * dx)
             if length <= longest:
-                parts[k] = max(1, int(math.ceil(length / SAMPLE_STEP)))
+                parts[k] = max(1, math.ceil(length / SAMPLE_STEP))
         total += parts[k]
     place, size, name = np.empty((total, 3), np.float64), np.empty(total, np.float64), np.empty(total, np.uint64)
     cursor, thick_samples = 0, 0

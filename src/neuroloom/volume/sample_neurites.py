@@ -145,9 +145,9 @@ def _push(position, radius, neurite, before, after, part, reach, move):  # type:
         own_known = _tangent(own, position, before, after, n, reach)
         force[:] = 0.0
         weight = 0.0
-        bz = int(math.floor(position[n, 0] / reach)) - lowest[0]
-        by = int(math.floor(position[n, 1] / reach)) - lowest[1]
-        bx = int(math.floor(position[n, 2] / reach)) - lowest[2]
+        bz = math.floor(position[n, 0] / reach) - lowest[0]
+        by = math.floor(position[n, 1] / reach) - lowest[1]
+        bx = math.floor(position[n, 2] / reach) - lowest[2]
         for z in range(max(0, bz - 1), min(extent[0], bz + 2)):
             for y in range(max(0, by - 1), min(extent[1], by + 2)):
                 for x in range(max(0, bx - 1), min(extent[2], bx + 2)):
@@ -202,7 +202,7 @@ def _push(position, radius, neurite, before, after, part, reach, move):  # type:
 def _put_aside(position, radius, neurite, before, after, thick_count):  # type: ignore[no-untyped-def]
     """Thin nodes that lie in a thick neurite are moved to its surface, all of one passage to the same side.
 
-          before  ------(--x--)------          after   -----/--(     )--\\-----
+    before  ------(--x--)------          after   -----/--(     )--\\-----
     """
     out = position.copy()
     if thick_count == 0:
@@ -212,9 +212,9 @@ def _put_aside(position, radius, neurite, before, after, thick_count):  # type: 
     own, other, u = np.empty(3), np.empty(3), np.empty(3)
     for n in range(thick_count, len(position)):
         best, deepest = -1, 0.0
-        bz = int(math.floor(position[n, 0] / size)) - lowest[0]
-        by = int(math.floor(position[n, 1] / size)) - lowest[1]
-        bx = int(math.floor(position[n, 2] / size)) - lowest[2]
+        bz = math.floor(position[n, 0] / size) - lowest[0]
+        by = math.floor(position[n, 1] / size) - lowest[1]
+        bx = math.floor(position[n, 2] / size) - lowest[2]
         for z in range(max(0, bz - 1), min(extent[0], bz + 2)):
             for y in range(max(0, by - 1), min(extent[1], by + 2)):
                 for x in range(max(0, bx - 1), min(extent[2], bx + 2)):
@@ -271,9 +271,9 @@ def _keep_out(position, radius, neurite, part, thick_count, move):  # type: igno
     for k in range(len(part)):
         n = part[k]
         best, deepest = -1, 0.0
-        bz = int(math.floor(position[n, 0] / size)) - lowest[0]
-        by = int(math.floor(position[n, 1] / size)) - lowest[1]
-        bx = int(math.floor(position[n, 2] / size)) - lowest[2]
+        bz = math.floor(position[n, 0] / size) - lowest[0]
+        by = math.floor(position[n, 1] / size) - lowest[1]
+        bx = math.floor(position[n, 2] / size) - lowest[2]
         for z in range(max(0, bz - 1), min(extent[0], bz + 2)):
             for y in range(max(0, by - 1), min(extent[1], by + 2)):
                 for x in range(max(0, bx - 1), min(extent[2], bx + 2)):

@@ -94,7 +94,7 @@ def curve_noise(key: np.uint64, channel: int, t: float) -> float:
 @njit(cache=True, nogil=True)
 def _spline_axis(begin: int, extent: int, scale: float) -> tuple[int, NDArray[np.int64], Floats]:
     """First lattice number, and for each voxel the number of its first lattice value and the four weights."""
-    first = int(math.floor((begin + 0.5) * scale)) - 1
+    first = math.floor((begin + 0.5) * scale) - 1
     index = np.empty(extent, np.int64)
     weights = np.empty((extent, 4), np.float64)
     for i in range(extent):

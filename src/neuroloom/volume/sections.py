@@ -7,9 +7,12 @@ Voxel sizes are read from ImageJ's tags (pixels per unit, spacing) and from OME-
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -83,7 +86,7 @@ def _gaps(folder: Path, files: Sequence[Path]) -> list[str]:
     if not numbers[0] or len({len(n) for n in numbers}) != 1:
         return []
     last = [n[-1] for n in numbers]
-    steps = [b - a for a, b in zip(last, last[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(last)]
     usual = min(steps, default=1)
     jumps = [i for i, step in enumerate(steps) if step != usual]
     if not jumps or usual < 1 or len({tuple(n[:-1]) for n in numbers}) != 1:
@@ -110,7 +113,7 @@ def _read_png(file: Path) -> NDArray[Any]:
 
 
 def _read_tiff_section(file: Path) -> NDArray[Any]:
-    with readable(str(file)), tifffile.TiffFile(file) as tiff:
+    with _strict(str(file)), tifffile.TiffFile(file) as tiff:
         if len(tiff.pages) != 1:
             raise UserError(f"{file} has {len(tiff.pages)} pages; in a folder of sections each file must have one.")
         return np.asarray(tiff.pages[0].asarray())
@@ -123,40 +126,61 @@ def read_tiff(file: Path) -> FileArray:
         file: Pages are sections, unless the file names its axes otherwise.
 
     Raises:
-        UserError: The file is damaged or holds several images of different sizes.
+        UserError: The file is damaged or holds several images that are no stack.
     """
-    with readable(str(file)):
+    with _strict(str(file)):
         tiff = tifffile.TiffFile(file)
-        if len(tiff.series) != 1:
+        series = tiff.series[0]
+        alike = all(s.shape == series.shape and s.dtype == series.dtype for s in tiff.series)
+        if len(tiff.series) > 1 and not (alike and len(series.pages) == 1 and series.ndim == 2):
             raise UserError(
-                f"{file} holds {len(tiff.series)} images of different sizes or types ("
-                + ", ".join(str(s.shape) for s in tiff.series[:4])
+                f"{file} holds {len(tiff.series)} images ("
+                + ", ".join(f"{s.shape} {s.dtype}" for s in tiff.series[:4])
                 + "); expected one stack. Save the stack alone."
             )
-        series = tiff.series[0]
-        axes = _tiff_axes(series.axes)
+        # pages that were added one by one are a stack too
+        pages = [s.pages[0] for s in tiff.series] if len(tiff.series) > 1 else series.pages
+        stack_shape = tuple(series.shape) if len(tiff.series) == 1 else (len(pages), *series.shape)
+        axes = _tiff_axes(series.axes if len(tiff.series) == 1 else "ZYX")
         voxel_size = _tiff_voxel_size(tiff, axes, str(file))
         nothing: Lengths = (None,) * len(axes)
-        if series.dataoffset is not None:
+        if series.dataoffset is not None and len(tiff.series) == 1:
             data = tifffile.memmap(file, mode="r")
             chunks = (1,) * len(axes)
             shape, dtype = data.shape, data.dtype
-            return FileArray(
-                str(file), shape, dtype, axes, chunks, lambda at: np.array(data[at]), voxel_size, nothing
-            )
-        pages = series.pages
+            return FileArray(str(file), shape, dtype, axes, chunks, lambda at: np.array(data[at]), voxel_size, nothing)
         page_shape = tuple(pages[0].shape)
-        outer = series.shape[: len(series.shape) - len(page_shape)]
+        outer = stack_shape[: len(stack_shape) - len(page_shape)]
 
     def read(at: tuple[slice, ...]) -> NDArray[Any]:
         leading, inner = at[: len(outer)], at[len(outer) :]
         ranges = [range(*part.indices(size)) for part, size in zip(leading, outer, strict=True)]
         numbers = np.arange(int(np.prod(outer, dtype=np.int64))).reshape(outer)[leading]
-        data = [_page(pages, int(number), page_shape, str(file))[inner] for number in numbers.ravel()]
+        with _strict(str(file)):
+            data = [_page(pages, int(number), page_shape, str(file))[inner] for number in numbers.ravel()]
         return np.stack(data).reshape(*(len(r) for r in ranges), *data[0].shape)
 
     chunks = (1,) * len(outer) + page_shape
-    return FileArray(str(file), tuple(series.shape), series.dtype, axes, chunks, read, voxel_size, nothing)
+    return FileArray(str(file), stack_shape, series.dtype, axes, chunks, read, voxel_size, nothing)
+
+
+@contextlib.contextmanager
+def _strict(location: str) -> Iterator[None]:
+    """Refuse what tifffile only logs: of a truncated stack it would quietly return the sections it can still find."""
+    problems: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: problems.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        with readable(location):
+            yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
+    if problems:
+        raise UserError(f"{location} is truncated or damaged ({problems[0]}). Copy or write it again.")
 
 
 def _page(pages: Any, number: int, shape: tuple[int, ...], location: str) -> NDArray[Any]:

@@ -36,4 +36,6 @@ def nanometres_per(unit: str, location: str) -> float | None:
     for factor, names in _NANOMETRES.items():
         if word in names:
             return factor
-    raise UserError(f"{location} gives its voxel size in {unit!r}, which is no known unit. Add --voxel-size Z,Y,X in nm.")
+    raise UserError(
+        f"{location} gives its voxel size in {unit!r}, which is no known unit. Add --voxel-size Z,Y,X in nm."
+    )

@@ -1,0 +1,122 @@
+"""Fills the reference pages from the code while the site is built, so that they cannot disagree with it.
+
+<!-- project-file-keys -->  becomes one table per section of the project file
+<!-- commands -->           becomes one section per command with its arguments and options
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """MkDocs calls this with the text of every page."""
+    for marker, write in (("<!-- project-file-keys -->", project_file_keys), ("<!-- commands -->", commands)):
+        if marker in markdown:
+            markdown = markdown.replace(marker, write())
+    return markdown
+
+
+def project_file_keys() -> str:
+    """All keys with their defaults and meanings, a table per section."""
+    from neuroloom.project import Parameters
+
+    return "\n".join(_section(Parameters, ""))
+
+
+def _section(model: type[BaseModel], name: str) -> Iterator[str]:
+    rows, inner = [], []
+    for field_name, info in model.model_fields.items():
+        key = info.alias or field_name
+        nested = _model_in(info.annotation)
+        if nested is None:
+            rows.append((key, info))
+        else:
+            repeated = get_args(info.annotation)[1:2] == (...,)
+            inner.append((f"{name}.{key}" if name else key, nested, repeated, info.description))
+    if rows:
+        yield "| key | default | meaning |\n|---|---|---|"
+        for key, info in rows:
+            yield f"| `{key}` | {_default(info)} | {_cell(info.description or '')} |"
+        yield ""
+    for title, nested, repeated, description in inner:
+        yield f"## `[[{title}]]`\n" if repeated else f"## `[{title}]`\n"
+        summary = description or (nested.__doc__ or "").strip().splitlines()[0]
+        yield f"{summary[0].upper()}{summary[1:].rstrip('.')}.\n"
+        yield from _section(nested, title)
+
+
+def _default(info: Any) -> str:
+    if info.is_required():
+        return "**needed**"
+    value = info.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    if isinstance(value, tuple) and len(value) > 6:
+        return f"`{value[0]}` … `{value[-1]}`, {len(value)} values"
+    from neuroloom.project_template import to_toml
+
+    return f"`{to_toml(value)}`"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := _model_in(argument))), None)
+
+
+def commands() -> str:
+    """All commands with their arguments and options."""
+    import typer
+
+    from neuroloom.cli import app
+
+    return "\n".join(_commands(typer.main.get_command(app), "neuroloom"))
+
+
+def _commands(group: Any, prefix: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix} {name}")
+            continue
+        arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
+        usage = " ".join([prefix, name, *(_usage(argument) for argument in arguments)])
+        yield f"## `{prefix} {name}`\n\n{_paragraphs(command.help)}\n\n```sh\n{usage}{' [OPTIONS]' * bool(options)}\n```\n"
+        if arguments or options:
+            yield "| | default | meaning |\n|---|---|---|"
+            for parameter in [*arguments, *options]:
+                yield f"| {_names(parameter)} | {_value(parameter)} | {_cell(parameter.help or '')} |"
+            yield ""
+
+
+def _usage(argument: Any) -> str:
+    name = argument.human_readable_name.strip("[].").upper() + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.human_readable_name.strip('[].').upper()}`"
+    return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _value(parameter: Any) -> str:
+    if parameter.required:
+        return "**needed**"
+    default = parameter.default
+    if callable(default) or default in (None, False, (), []) or str(default) in ("", "Sentinel.UNSET"):
+        return ""
+    return f"`{default}`"
+
+
+def _paragraphs(text: str | None) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
+
+
+def _cell(text: str) -> str:
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

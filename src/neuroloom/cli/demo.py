@@ -1,0 +1,108 @@
+"""`neuroloom demo`: the main job, end to end, on made or on given volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuroloom.chain import Chain, open_project
+from neuroloom.cli.progress import show_progress
+from neuroloom.cli.run import print_plan, run_all
+from neuroloom.errors import UserError
+from neuroloom.files import write_text
+from neuroloom.project import FILE_NAME
+from neuroloom.project_template import render
+from neuroloom.volume.sample import SampleParameters, write_sample
+
+TRAIN, VALIDATE = "fib25-train", "fib25-val"
+
+SAMPLE: dict[str, Any] = {
+    "voxel_size": [8.0, 8.0, 8.0],
+    "network": {"feature_maps": 16, "growth": 2},
+    "training": {
+        "sigma_nm": 80.0,
+        "crop": [64, 64, 64],
+        "learning_rate": 0.002,
+        "lsd": {"iterations": 80},
+        "affinities": {"iterations": 90},
+        "validate_every": 40,
+        "snapshot_every": 40,
+        "checkpoint_every": 20,
+    },
+}
+"""Small enough for ten minutes on two cores."""
+
+REAL: dict[str, Any] = {
+    "voxel_size": [8.0, 8.0, 8.0],
+    "network": {"feature_maps": 16, "growth": 3, "downsampling": [[2, 2, 2], [3, 3, 3]]},
+    "training": {
+        "sigma_nm": 80.0,
+        "crop": [66, 66, 66],
+        "learning_rate": 0.001,
+        "lsd": {"iterations": 500},
+        "affinities": {"iterations": 600},
+        "validate_every": 100,
+        "snapshot_every": 100,
+        "checkpoint_every": 25,
+    },
+}
+"""As much training as fits into ninety minutes on two cores without bf16."""
+
+
+def demo_command(
+    folder: Annotated[Path, typer.Argument(help="The demo's project folder.")] = Path("demo"),
+    data: Annotated[
+        Path | None, typer.Option(help=f"Folder with {TRAIN}.zarr and {VALIDATE}.zarr; default: a made sample.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option(help="Also train the same network straight from raw and compare (twice as long).")
+    ] = False,
+) -> None:
+    """Do the whole chain on a made sample, or on real electron microscopy; goes on where it was stopped."""
+    if not (folder / FILE_NAME).exists():
+        values = _real_project(data) if data else _sample_project(folder)
+        if baseline:
+            values["training"]["baseline"] = True
+        write_text(folder / FILE_NAME, render(values))
+    chain = Chain(open_project(folder))
+    print_plan(chain, chain.steps())
+    run_all(chain)
+
+
+def _sample_project(folder: Path) -> dict[str, Any]:
+    parameters = SampleParameters(seed=1, voxel_size=(8.0, 8.0, 8.0), look="em")
+    volumes = {"train": (0, (192, 192, 192)), "validate": (2000, (160, 160, 160))}
+    for kind, (begin, shape) in volumes.items():
+        path = folder / "data" / f"{kind}.zarr"
+        if not path.exists():
+            with show_progress(f"sample {kind}") as advance:
+                write_sample(
+                    path,
+                    parameters,
+                    shape,
+                    (begin, begin, begin),
+                    progress=lambda d, t: advance(d, t, "blocks"),
+                )
+    return {**SAMPLE, "volumes": {kind: [_entry(f"sample-{kind}", f"data/{kind}.zarr")] for kind in volumes}}
+
+
+def _real_project(data: Path) -> dict[str, Any]:
+    for name in (TRAIN, VALIDATE):
+        if not (data / f"{name}.zarr").exists():
+            raise UserError(
+                f"{data} holds no {name}.zarr. Give the folder of the two FIB-25 volumes (groups with volumes/raw, "
+                "volumes/labels/neuron_ids and volumes/labels/mask)."
+            )
+    return {
+        **REAL,
+        "volumes": {
+            "train": [_entry(TRAIN, str((data / f"{TRAIN}.zarr").resolve()))],
+            "validate": [_entry(VALIDATE, str((data / f"{VALIDATE}.zarr").resolve()))],
+        },
+    }
+
+
+def _entry(name: str, path: str) -> dict[str, str]:
+    return {"name": name, "path": path, "mask": "volumes/labels/mask"}

@@ -1,0 +1,41 @@
+"""`neuroloom init`: a new project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuroloom.errors import UserError
+from neuroloom.files import explain_os_errors, write_text
+from neuroloom.project import FILE_NAME
+from neuroloom.project_template import render
+
+
+def init_command(
+    folder: Annotated[Path, typer.Argument(help="The new project's folder.")],
+    train: Annotated[
+        list[Path] | None, typer.Option("--from", help="Hand-segmented volumes to train on; may be repeated.")
+    ] = None,
+    validate: Annotated[list[Path] | None, typer.Option(help="Hand-segmented volumes to validate on.")] = None,
+    predict: Annotated[list[Path] | None, typer.Option(help="Volumes to segment.")] = None,
+) -> None:
+    """Write a commented neuroloom.toml; with --from, filled in from the data."""
+    file = folder / FILE_NAME
+    if file.exists():
+        raise UserError(f"{file} exists already. Edit it, or choose another folder.")
+    values: dict[str, Any] = {}
+    if train or validate or predict:
+        from neuroloom.volume.advice import describe_volumes
+
+        values = describe_volumes(train or [], validate or [], predict or [], folder)
+    with explain_os_errors(file):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, render(values))
+    print(f"Wrote {file}.")
+    for line in values.pop("_why", []):
+        print(f"  {line}")
+    if not train:
+        print("Fill in the volumes, then:")
+    print(f"Next: neuroloom run --dry-run --project {folder}")

@@ -1,0 +1,79 @@
+"""Progress with rate and time left: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 20.0
+"""Seconds between two lines where there is no terminal."""
+
+Advance = Callable[[int, int, str], None]
+
+
+@contextmanager
+def show_progress(title: str) -> Iterator[Advance]:
+    """Show the progress of one step.
+
+    Args:
+        title: What is being done.
+
+    Yields:
+        A function to call with units done, units in all, and a few words.
+    """
+    if Console().is_terminal:
+        yield from _bar(title)
+    else:
+        yield from _lines(title)
+
+
+def _bar(title: str) -> Iterator[Advance]:
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(title, total=None, words="")
+        yield lambda done, total, words: progress.update(task, completed=done, total=total, words=words)
+
+
+def _lines(title: str) -> Iterator[Advance]:
+    started = time.monotonic()
+    first: list[int] = []
+    last = started
+
+    def advance(done: int, total: int, words: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if not first:
+            first.append(done)
+        if now - last < LINE_EVERY:
+            return
+        last = now
+        moved = done - first[0]
+        left = f", {duration((now - started) * (total - done) / moved)} left" if moved else ""
+        print(f"  {title}: {done} of {total} {words}, {duration(now - started)}{left}", flush=True)
+
+    yield advance
+    print(f"  {title}: done in {duration(time.monotonic() - started)}", flush=True)
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: "8 s", "3 min 20 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

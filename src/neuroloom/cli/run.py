@@ -1,0 +1,250 @@
+"""`neuroloom run`, `status`, and one command for every step."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuroloom.chain import Chain, Step, open_project
+from neuroloom.cli.progress import duration, show_progress
+from neuroloom.errors import UserError
+from neuroloom.networks.setups import SETUPS
+
+ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
+VolumeArgument = Annotated[list[str] | None, typer.Argument(help="Names of volumes; default: all.")]
+
+
+def run_command(
+    project: ProjectOption = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Do all that is missing, in order: train, predict, fragments, agglomerate, evaluate, segment, report.
+
+    Everything can be interrupted (Ctrl-C) and goes on where it was with the same command.
+    """
+    chain = Chain(open_project(project))
+    steps = chain.steps()
+    if as_json:
+        print(
+            json.dumps({"project": str(chain.project.folder), "steps": [step_json(step) for step in steps]}, indent=2)
+        )
+        if dry_run:
+            return
+    else:
+        print_plan(chain, steps)
+    if dry_run:
+        return
+    run_all(chain, quiet=as_json)
+
+
+def run_all(chain: Chain, quiet: bool = False) -> None:
+    """Run every step that is not done, then write the report."""
+    from neuroloom.chain_report import write_project_report
+
+    started = time.monotonic()
+    for name in [step.name for step in chain.steps()]:
+        # what a step is follows from what is done before it
+        step = next(step for step in chain.steps() if step.name == name)
+        if step.state != "done":
+            run_step(step, quiet)
+    report = write_project_report(chain)
+    if not quiet:
+        print(f"\nAll done in {duration(time.monotonic() - started)}.")
+        print_results(chain)
+        print(f"Report:  {report}\nLook:    neuroloom view --project {chain.project.folder}")
+
+
+def run_step(step: Step, quiet: bool = False) -> None:
+    """Do what is missing of one step, with progress."""
+    if quiet:
+        step.run(lambda done, total, words: None)
+        return
+    with show_progress(step.name) as advance:
+        step.run(advance)
+
+
+def print_plan(chain: Chain, steps: list[Step]) -> None:
+    """What is done, what will be done, and roughly how long it takes."""
+    print(f"Project {chain.project.folder}")
+    width = max(len(step.name) for step in steps)
+    for step in steps:
+        took = duration(step.seconds)
+        when = f"took {took}" if step.state == "done" else f"about {took}"
+        print(f"  {step.state:<6}  {step.name:<{width}}  {when:<16}  {step.why}")
+    left = sum(step.seconds for step in steps if step.state != "done")
+    if any(step.state != "done" for step in steps):
+        print(f"Left: roughly {duration(left)} on this machine.")
+    else:
+        print("Everything is done; the report is written again.")
+
+
+def print_results(chain: Chain) -> None:
+    """Scores and where the segmentations lie."""
+    for volume in chain.validation_volumes:
+        evaluation = chain.evaluation(volume)
+        if evaluation is None:
+            continue
+        best = evaluation.best
+        line = f"VOI sum on {volume.name}: {best.plain.voi_sum:.3f}"
+        for name, scores in (("one voxel", best.eroded_1), ("two", best.eroded_2)):
+            if scores is not None:
+                line += f", truth eroded by {name} {scores.voi_sum:.3f}"
+        print(f"{line} (bits, split + merge, truth 0 ignored, threshold {best.threshold:g})")
+    for volume in chain.volumes:
+        stage = chain.segment(volume)
+        if stage is not None and stage.is_done():
+            print(f"Segmentation of {volume.name}: {stage.output.path} (dataset {stage.output.dataset})")
+
+
+def step_json(step: Step) -> dict[str, Any]:
+    """A step as JSON."""
+    return {
+        "name": step.name,
+        "state": step.state,
+        "why": step.why,
+        "folder": None if step.folder is None else str(step.folder),
+        "seconds": round(step.seconds, 1),
+    }
+
+
+def status_command(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
+    """Say what is done and what is not, and why something will be done again."""
+    chain = Chain(open_project(project))
+    steps = chain.steps()
+    if as_json:
+        content = {
+            "project": str(chain.project.folder),
+            "threshold": chain.project.threshold,
+            "steps": [step_json(step) for step in steps],
+        }
+        print(json.dumps(content, indent=2))
+    else:
+        print_plan(chain, steps)
+        print_results(chain)
+
+
+def train_command(
+    setup: Annotated[str, typer.Argument(help="lsd (descriptors), acrlsd (affinities from both), or affs (baseline).")],
+    project: ProjectOption = Path(),
+) -> None:
+    """Train one network, or go on with it."""
+    if setup not in SETUPS:
+        raise UserError(f"There is no setup {setup!r}; expected one of {', '.join(SETUPS)}.")
+    chain = Chain(open_project(project))
+    trained = chain.trained(setup)
+    if trained is None:
+        with show_progress(f"train {setup}") as advance:
+            chain.train(setup, advance)
+        trained = chain.trained(setup)
+    assert trained is not None
+    print(f"Trained {setup}: {trained.checkpoint}")
+    print(f"Pictures of what it sees: {trained.folder / 'snapshots'}")
+    print(f"Next: neuroloom {'train acrlsd' if setup == 'lsd' else 'predict'} --project {chain.project.folder}")
+
+
+def predict_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
+    """Predict affinities."""
+    _stage_command("predict", "fragments", volumes, project)
+
+
+def fragments_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
+    """Cut affinities into fragments (supervoxels)."""
+    _stage_command("fragments", "agglomerate", volumes, project)
+
+
+def agglomerate_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
+    """Score which fragments belong together, and build the merge forest."""
+    _stage_command("agglomerate", "evaluate", volumes, project)
+
+
+def evaluate_command(
+    volumes: VolumeArgument = None, project: ProjectOption = Path(), as_json: JsonOption = False
+) -> None:
+    """Score validation volumes at every threshold; the best is written into the project."""
+    chain = Chain(open_project(project))
+    if not chain.validation_volumes:
+        raise UserError(f"{chain.project.file} names no validation volume. Add [[volumes.validate]] with truth.")
+    chosen = [v for v in chain.validation_volumes if not volumes or v.name in volumes]
+    for name in volumes or []:
+        if name not in {v.name for v in chosen}:
+            names = ", ".join(v.name for v in chain.validation_volumes)
+            raise UserError(f"{name!r} is no validation volume; expected one of {names}.")
+    for volume in chosen:
+        if chain.evaluation(volume) is None:
+            with show_progress(f"evaluate {volume.name}") as advance:
+                chain.evaluate(volume, advance)
+    if all(chain.evaluation(volume) is not None for volume in chain.validation_volumes):
+        chain.choose_threshold()
+    if as_json:
+        evaluations = {v.name: e.model_dump(mode="json") for v in chosen if (e := chain.evaluation(v)) is not None}
+        print(json.dumps(evaluations, indent=2))
+        return
+    print_results(chain)
+    settings = chain.parameters.segmentation
+    if settings.chosen_threshold is not None:
+        print(
+            f"Threshold {settings.chosen_threshold:g} is written into {chain.project.file}: {settings.chosen_because}."
+        )
+    print(f"Next: neuroloom segment --project {chain.project.folder}")
+
+
+def segment_command(
+    volumes: VolumeArgument = None,
+    project: ProjectOption = Path(),
+    threshold: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Merge threshold; default: the project's.")
+    ] = None,
+) -> None:
+    """Cut the merge forest at a threshold and write the segmentation. A higher threshold merges more."""
+    chain = Chain(open_project(project))
+    if threshold is None and chain.project.threshold is None:
+        raise UserError(
+            "No threshold is chosen yet. Run `neuroloom evaluate` (with validation volumes), set "
+            "`segmentation.threshold`, or give --threshold."
+        )
+    for name in volumes or [v.name for v in chain.volumes]:
+        wanted = chain.volume(name)
+        stage = chain.segment(wanted, threshold)
+        agglomerate = chain.agglomerate(wanted)
+        if stage is None or agglomerate is None or not agglomerate.is_done():
+            raise UserError(f"{name} is not agglomerated yet. Run `neuroloom agglomerate {name}` first.")
+        with show_progress(f"segment {name}") as advance:
+            chain.run_stage(stage, f"`segment {name}`", advance)
+        print(f"Segmentation of {name} at threshold {stage.threshold:g}: {stage.output.path}")
+    print(f"Next: neuroloom view --project {chain.project.folder}")
+
+
+def report_command(project: ProjectOption = Path()) -> None:
+    """Write the report of what is done: one HTML page."""
+    from neuroloom.chain_report import write_project_report
+
+    print(f"Report: {write_project_report(Chain(open_project(project)))}")
+
+
+BEFORE = {"fragments": "predict", "agglomerate": "fragments"}
+
+
+def _stage_command(name: str, following: str, volumes: list[str] | None, project: Path) -> None:
+    chain = Chain(open_project(project))
+    chosen = [chain.volume(volume) for volume in volumes] if volumes else list(chain.volumes)
+    if not chosen:
+        raise UserError(
+            f"{chain.project.file} names no volume to segment. Add [[volumes.predict]] or [[volumes.validate]]."
+        )
+    for volume in chosen:
+        steps = {step.name: step for step in chain.steps()}
+        before = steps.get(f"{BEFORE.get(name)} {volume.name}")
+        if before is not None and before.state != "done":
+            raise UserError(f"{volume.name} is not ready: run `neuroloom {BEFORE[name]} {volume.name}` first.")
+        step = steps[f"{name} {volume.name}"]
+        if step.state != "done":
+            run_step(step)
+        step = next(s for s in chain.steps() if s.name == f"{name} {volume.name}")
+        print(f"{step.name}: {step.folder}")
+    print(f"Next: neuroloom {following} --project {chain.project.folder}")

@@ -1,0 +1,129 @@
+"""Roughly how long steps take on this machine: operations of the networks over a measured rate, and known rates.
+
+Networks: 2 operations per multiply-add, forward for prediction, three times that for a training step. The machine's
+rate is that of one convolution of the size that dominates, measured once per process in about a second.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import lru_cache
+
+import torch
+
+from neuroloom.networks import unet
+from neuroloom.networks.precision import autocast, choose_device, choose_precision
+from neuroloom.networks.setups import SETUPS, network_parameters
+from neuroloom.project import Parameters, default_workers
+from neuroloom.volume.array import Triple
+
+CORE_SECONDS_PER_MEGAVOXEL = {"fragments": 0.25, "agglomerate": 0.3, "evaluate": 0.15, "segment": 0.05}
+"""Measured on one core of a 2.6 GHz server processor, reading and writing included."""
+
+SECONDS_PER_STAGE = 5.0
+"""Starting workers and compiling kernels."""
+
+EFFICIENCY = 0.5
+"""Share of the convolutions' rate that a whole network reaches."""
+
+
+def training(parameters: Parameters, setup: str) -> float:
+    """Seconds for all steps of a setup.
+
+    Args:
+        parameters: The project.
+        setup: A key of `SETUPS`.
+    """
+    length = parameters.training.lsd if setup == "lsd" else parameters.training.affinities
+    return SECONDS_PER_STAGE + length.iterations * step_operations(parameters, setup) / (EFFICIENCY * _rate(parameters))
+
+
+def step_operations(parameters: Parameters, setup: str) -> float:
+    """Floating-point operations of one training step: forward, backward, and the descriptor network's forward pass.
+
+    Args:
+        parameters: The project.
+        setup: A key of `SETUPS`.
+    """
+    network = network_parameters(setup, parameters.network)
+    inner = unet.input_shape(network, parameters.training.crop)
+    operations = 3.0 * unet.flop(network, inner)
+    if SETUPS[setup].needs_lsd_network:
+        lsd = network_parameters("lsd", parameters.network)
+        operations += unet.flop(lsd, unet.input_shape(lsd, inner))
+    return operations * parameters.training.batch_size
+
+
+def baseline_iterations(parameters: Parameters) -> int:
+    """Steps straight from raw that cost as much computing as the project's two trainings together.
+
+    Args:
+        parameters: The project.
+    """
+    settings = parameters.training
+    setup = settings.setup
+    operations = settings.affinities.iterations * step_operations(parameters, setup)
+    if SETUPS[setup].needs_lsd_network:
+        operations += settings.lsd.iterations * step_operations(parameters, "lsd")
+    return round(operations / step_operations(parameters, "affs"))
+
+
+def stage(parameters: Parameters, name: str, shape: Triple) -> float:
+    """Seconds for a step over a volume.
+
+    Args:
+        parameters: The project.
+        name: "predict", "fragments", "agglomerate", "evaluate", "segment".
+        shape: The volume's extent in voxels.
+    """
+    voxels = math.prod(shape)
+    if name == "predict":
+        return SECONDS_PER_STAGE + voxels * _operations_per_voxel(parameters) / (EFFICIENCY * _rate(parameters))
+    workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
+    return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
+
+
+def _operations_per_voxel(parameters: Parameters) -> float:
+    """Of prediction in blocks of 160 voxels, both networks."""
+    block = (160, 160, 160)
+    setup = parameters.training.setup
+    network = network_parameters(setup, parameters.network)
+    inner = unet.input_shape(network, block)
+    operations = unet.flop(network, inner)
+    if SETUPS[setup].needs_lsd_network:
+        lsd = network_parameters("lsd", parameters.network)
+        operations += unet.flop(lsd, unet.input_shape(lsd, inner))
+    return operations / math.prod(block)
+
+
+def _rate(parameters: Parameters) -> float:
+    return measure_rate(
+        parameters.resources.device, parameters.resources.precision, 8 * math.ceil(parameters.network.feature_maps / 8)
+    )
+
+
+@lru_cache
+def measure_rate(device_name: str, wanted_precision: str, maps: int) -> float:
+    """Operations per second of a 3x3x3 convolution with as many maps in and out.
+
+    Args:
+        device_name: As `choose_device` takes it.
+        wanted_precision: As `choose_precision` takes it.
+        maps: Feature maps.
+    """
+    device = choose_device(device_name)
+    precision = choose_precision(device, wanted_precision)
+    layer = torch.nn.Conv3d(maps, maps, 3).to(memory_format=torch.channels_last_3d).to(device)
+    extent = 64 if device.type == "cpu" else 160
+    values = torch.rand(1, maps, extent, extent, extent, device=device)
+    values = values.contiguous(memory_format=torch.channels_last_3d)
+    times = []
+    with torch.inference_mode(), autocast(device, precision):
+        for _ in range(4):
+            started = time.perf_counter()
+            result = layer(values)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+    return 2 * 27 * maps * result.numel() / min(times)
