@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -24,10 +24,10 @@ def project_file_keys() -> str:
     """All keys with their defaults and meanings, a table per section."""
     from neuroloom.project import Parameters
 
-    return "\n".join(_section(Parameters, ""))
+    return "\n".join(_section(Parameters, "", {}))
 
 
-def _section(model: type[BaseModel], name: str) -> Iterator[str]:
+def _section(model: type[BaseModel], name: str, defaults: dict[str, Any]) -> Iterator[str]:
     rows, inner = [], []
     for field_name, info in model.model_fields.items():
         key = info.alias or field_name
@@ -36,23 +36,38 @@ def _section(model: type[BaseModel], name: str) -> Iterator[str]:
             rows.append((key, info))
         else:
             repeated = get_args(info.annotation)[1:2] == (...,)
-            inner.append((f"{name}.{key}" if name else key, nested, repeated, info.description))
+            given = info.default.model_dump() if isinstance(info.default, BaseModel) else {}
+            inner.append((f"{name}.{key}" if name else key, nested, repeated, info.description, given))
     if rows:
         yield "| key | default | meaning |\n|---|---|---|"
         for key, info in rows:
-            yield f"| `{key}` | {_default(info)} | {_cell(info.description or '')} |"
+            yield f"| `{key}` | {_default(info, defaults.get(key))} | {_cell(_meaning(info))} |"
         yield ""
-    for title, nested, repeated, description in inner:
+    for title, nested, repeated, description, given in inner:
         yield f"## `[[{title}]]`\n" if repeated else f"## `[{title}]`\n"
         summary = description or (nested.__doc__ or "").strip().splitlines()[0]
         yield f"{summary[0].upper()}{summary[1:].rstrip('.')}.\n"
-        yield from _section(nested, title)
+        yield from _section(nested, title, given)
 
 
-def _default(info: Any) -> str:
-    if info.is_required():
+def _meaning(info: Any) -> str:
+    words = _literals(info.annotation)
+    description = info.description or ""
+    # the description of a few words names them all; a list of many is shown here
+    missing = [word for word in words if word not in description]
+    return f"{description}; one of {', '.join(f'`{word}`' for word in words)}" if missing else description
+
+
+def _literals(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(word) for word in get_args(annotation)]
+    return []
+
+
+def _default(info: Any, given: Any) -> str:
+    if info.is_required() and given is None:
         return "**needed**"
-    value = info.get_default(call_default_factory=True)
+    value = info.get_default(call_default_factory=True) if given is None else given
     if value is None:
         return "none"
     if isinstance(value, tuple) and len(value) > 6:
@@ -85,7 +100,8 @@ def _commands(group: Any, prefix: str) -> Iterator[str]:
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
         usage = " ".join([prefix, name, *(_usage(argument) for argument in arguments)])
-        yield f"## `{prefix} {name}`\n\n{_paragraphs(command.help)}\n\n```sh\n{usage}{' [OPTIONS]' * bool(options)}\n```\n"
+        yield f"## `{prefix} {name}`\n\n{_paragraphs(command.help)}\n"
+        yield f"```sh\n{usage}{' [OPTIONS]' * bool(options)}\n```\n"
         if arguments or options:
             yield "| | default | meaning |\n|---|---|---|"
             for parameter in [*arguments, *options]:
@@ -94,13 +110,13 @@ def _commands(group: Any, prefix: str) -> Iterator[str]:
 
 
 def _usage(argument: Any) -> str:
-    name = argument.human_readable_name.strip("[].").upper() + ("..." if argument.nargs == -1 else "")
+    name = argument.name.upper() + ("..." if argument.nargs == -1 else "")
     return name if argument.required else f"[{name}]"
 
 
 def _names(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{parameter.human_readable_name.strip('[].').upper()}`"
+        return f"`{parameter.name.upper()}`"
     return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
 
 
@@ -110,7 +126,7 @@ def _value(parameter: Any) -> str:
     default = parameter.default
     if callable(default) or default in (None, False, (), []) or str(default) in ("", "Sentinel.UNSET"):
         return ""
-    return f"`{default}`"
+    return "yes" if default is True else f"`{default}`"
 
 
 def _paragraphs(text: str | None) -> str:
@@ -118,5 +134,4 @@ def _paragraphs(text: str | None) -> str:
 
 
 def _cell(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""
+    return " ".join(text.split()).replace("|", "\\|")

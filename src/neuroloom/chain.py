@@ -29,8 +29,8 @@ from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import explain_os_errors, hash_json, lock, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.networks.setups import SETUPS
-from neuroloom.prediction import Predict, balanced_block
+from neuroloom.networks.setups import SETUPS, network_parameters
+from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, TrainingLength, default_workers, load_project
 from neuroloom.segmentation.lookup import lookup_table
 from neuroloom.segmentation.stage import Segment
@@ -232,11 +232,13 @@ class Chain:
         raw = self.raw(volume)
         shape = raw.open().shape
         settings = self.parameters.prediction
-        factor = self.parameters.network.factor
+        setup = self.parameters.training.setup
+        setups = ["lsd", setup] if SETUPS[setup].needs_lsd_network else [setup]
+        networks = [network_parameters(name, self.parameters.network) for name in setups]
         stage = Predict(
             folder=Path(),
             shape=shape,
-            block_shape=settings.block or balanced_block(shape, factor),
+            block_shape=settings.block or default_block(shape, networks),
             raw=raw,
             checkpoint=checkpoint.checkpoint,
             checkpoint_sha256=checkpoint.sha256,

@@ -114,7 +114,8 @@ def measure_rate(device_name: str, wanted_precision: str, maps: int) -> float:
     """
     device = choose_device(device_name)
     precision = choose_precision(device, wanted_precision)
-    layer = torch.nn.Conv3d(maps, maps, 3).to(memory_format=torch.channels_last_3d).to(device)
+    layer = torch.nn.Conv3d(maps, maps, 3, device=device)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
     extent = 64 if device.type == "cpu" else 160
     values = torch.rand(1, maps, extent, extent, extent, device=device)
     values = values.contiguous(memory_format=torch.channels_last_3d)

@@ -78,3 +78,9 @@ def test_grow_boundary_leaves_the_border_of_the_array() -> None:
     assert torch.equal(grow_boundary(labels, 2), labels)
     labels[0, :, :, 0] = 8
     assert grow_boundary(labels)[0, 0, 0].tolist() == [0, 0, 7, 7, 7]
+
+
+def test_nothing_is_eroded_towards_what_is_masked_out() -> None:
+    labels = torch.tensor([1, 1, 1, 0, 0, 2, 2, 3, 3]).reshape(1, 1, 1, 9)
+    mask = torch.tensor([1, 1, 1, 0, 0, 1, 1, 1, 1]).reshape(1, 1, 1, 9) > 0
+    assert grow_boundary(labels, mask=mask).flatten().tolist() == [1, 1, 1, 0, 0, 2, 0, 0, 3]

@@ -96,10 +96,10 @@ def print_results(chain: Chain) -> None:
             if scores is not None:
                 line += f", truth eroded by {name} {scores.voi_sum:.3f}"
         print(f"{line} (bits, split + merge, truth 0 ignored, threshold {best.threshold:g})")
-    for volume in chain.volumes:
-        stage = chain.segment(volume)
+    for segmented in chain.volumes:
+        stage = chain.segment(segmented)
         if stage is not None and stage.is_done():
-            print(f"Segmentation of {volume.name}: {stage.output.path} (dataset {stage.output.dataset})")
+            print(f"Segmentation of {segmented.name}: {stage.output.path} (dataset {stage.output.dataset})")
 
 
 def step_json(step: Step) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from neuroloom.cli.run import ProjectOption
 from neuroloom.errors import UserError
 from neuroloom.project import load_project
 from neuroloom.viewing import Layer, Viewer, layer_kind, project_layers, view
@@ -20,9 +21,9 @@ from neuroloom.volume import open_volume
 
 def view_command(
     volume: Annotated[
-        str | None, typer.Argument(help="Name of the volume in the project; default: the first one with results.")
+        str | None, typer.Argument(help="Name of a volume of the project; default: the first one with results.")
     ] = None,
-    project: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+    project: ProjectOption = Path(),
     layer: Annotated[
         list[str] | None,
         typer.Option(help="NAME=PATH:DATASET, a volume to show instead of the project's; may be repeated."),

@@ -10,6 +10,7 @@ it would be if it were stored) and goes with the raw of the same place into the 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,12 @@ class Predictor:
         self._parts = [self.loaded, *([self.loaded.lsd] if self.loaded.lsd else [])]
         for part in self._parts:
             part.network.to(self.device)
-        self.factor: Triple = tuple(  # type: ignore[assignment]
-            int(np.lcm.reduce(f)) for f in zip(*(part.metadata.network.factor for part in self._parts), strict=True)
-        )
-        self.margin: Triple = tuple(  # type: ignore[assignment]
-            sum(c) // 2 for c in zip(*(context(part.metadata.network) for part in self._parts), strict=True)
-        )
+        factors = [part.metadata.network.factor for part in self._parts]
+        contexts = [context(part.metadata.network) for part in self._parts]
+        z, y, x = (math.lcm(*along) for along in zip(*factors, strict=True))
+        self.factor: Triple = (z, y, x)
+        z, y, x = (sum(along) // 2 for along in zip(*contexts, strict=True))
+        self.margin: Triple = (z, y, x)
         self.neighborhood = [list(offset) for offset in self.loaded.metadata.neighborhood]
         self.channels = len(self.neighborhood)
 

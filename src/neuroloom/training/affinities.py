@@ -42,16 +42,19 @@ def affinities(labels: torch.Tensor, neighborhood: Sequence[tuple[int, int, int]
     return values, known
 
 
-def grow_boundary(labels: torch.Tensor, steps: int = 1, only_xy: bool = False) -> torch.Tensor:
+def grow_boundary(
+    labels: torch.Tensor, steps: int = 1, only_xy: bool = False, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """Erode every label, so that there is background between any two.
 
     A voxel becomes 0 when one of its six neighbours (four, within the section, with `only_xy`) has another label, be it
-    0 or not. What lies outside the array counts as more of the same: nothing is eroded from the array's border.
+    0 or not. What lies outside the array, or is masked out, counts as more of the same: nothing is eroded from there.
 
     Args:
         labels: (b, z, y, x) int64, 0 = background.
         steps: how often, that is, by how many voxels each label shrinks.
         only_xy: leave z alone, for anisotropic data.
+        mask: (b, z, y, x) bool, False where the label is not known; everywhere known by default.
 
     Returns:
         A new tensor of the same shape.
@@ -64,6 +67,8 @@ def grow_boundary(labels: torch.Tensor, steps: int = 1, only_xy: bool = False) -
             if size < 2:
                 continue
             differs = eroded.narrow(axis, 1, size - 1) != eroded.narrow(axis, 0, size - 1)
+            if mask is not None:
+                differs &= mask.narrow(axis, 1, size - 1) & mask.narrow(axis, 0, size - 1)
             border.narrow(axis, 1, size - 1).logical_or_(differs)
             border.narrow(axis, 0, size - 1).logical_or_(differs)
         eroded.masked_fill_(border, 0)

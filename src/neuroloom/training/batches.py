@@ -100,7 +100,7 @@ class BatchMaker:
             self.raw_shape,
             self.label_shape,
         )
-        labels = grow_boundary(labels, 1, only_xy=job.serial_sections)
+        labels = grow_boundary(labels, 1, only_xy=job.serial_sections, mask=mask)
         inside = crop(mask, job.crop)[:, None]
         targets, weights = {}, {}
         for name in job.outputs:
@@ -108,9 +108,11 @@ class BatchMaker:
                 targets[name] = self._descriptors(labels)
                 weights[name] = inside.float()
             else:
-                values, known = affinities(labels, job.neighborhood)
+                values, _ = affinities(labels, job.neighborhood)
+                # an edge counts when both of its ends do
+                counts, _ = affinities(mask.long(), job.neighborhood)
                 targets[name] = crop(values, job.crop)
-                weights[name] = balance(targets[name], inside & crop(known, job.crop))
+                weights[name] = balance(targets[name], crop(counts, job.crop))
         return Batch(
             raw=raw * 2 - 1,
             labels=crop(labels, job.crop),

@@ -19,10 +19,13 @@ from neuroloom.volume import Volume, open_volume
 from neuroloom.volume.array import Nanometres, Triple, reflect_indices
 
 IN_MEMORY_BYTES = 4 * 2**30
-"""Volumes up to this size (all arrays together) are read once and kept."""
+"""Volumes are read once and kept until together they have this size; the others are read crop by crop."""
 
 MASKED_IN = 0.5
-"""Smallest share of a crop's voxels that must count."""
+"""Smallest share of a crop's voxels that must count, where there is such a place."""
+
+CELL = 16
+"""Voxels along each axis of the cells in which the mask is counted."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,17 @@ class LabelledArrays:
 
     Args:
         volume: Where they lie.
+        memory: Bytes that may be kept in memory.
+
+    Attributes:
+        nbytes: Bytes that are kept.
+        cells: Share of masked-in voxels of each cell of `CELL` voxels, z y x; None without a mask.
 
     Raises:
         UserError: An array is missing, of the wrong type or shape, holds NaN, or the mask is 0 everywhere.
     """
 
-    def __init__(self, volume: TrainingVolume) -> None:
+    def __init__(self, volume: TrainingVolume, memory: int = IN_MEMORY_BYTES) -> None:
         self.name = volume.name
         raw, labels = open_volume(volume.path, volume.raw), open_volume(volume.path, volume.labels)
         mask = None if volume.mask is None else open_volume(volume.path, volume.mask)
@@ -62,13 +70,14 @@ class LabelledArrays:
         self.shape = raw.shape
         self.voxel_size = raw.voxel_size
         size = sum(v.array.nbytes for v in (raw, labels, mask) if v is not None)
-        keep = size <= IN_MEMORY_BYTES
+        keep = size <= memory
+        self.nbytes = size if keep else 0
         self._raw: Volume | NDArray[Any] = raw.read() if keep else raw
         self._labels: Volume | NDArray[Any] = labels.read() if keep else labels
         self._mask: Volume | NDArray[Any] | None = (mask.read() if keep else mask) if mask is not None else None
         if isinstance(self._raw, np.ndarray):
             check_raw(self._raw, raw.location)
-        labelled = self._count_labelled()
+        labelled, self.cells = self._count()
         if labelled == 0:
             where = labels.location if mask is None else f"{mask.location} and {labels.location}"
             raise UserError(
@@ -98,13 +107,17 @@ class LabelledArrays:
             result[inside] = 1 if source is None else _read(source, start, extent)
         return result
 
-    def _count_labelled(self) -> int:
-        count = 0
-        for z in range(0, self.shape[0], 32):
-            extent = (min(32, self.shape[0] - z), *self.shape[1:])
-            labelled = self.read((z, 0, 0), extent, "labels") != 0
-            count += int(np.count_nonzero(labelled & self.read((z, 0, 0), extent, "mask")))
-        return count
+    def _count(self) -> tuple[int, NDArray[np.float64] | None]:
+        """Number of voxels that are labelled and masked in, and the share of masked-in voxels of each cell."""
+        count, layers = 0, []
+        for z in range(0, self.shape[0], CELL):
+            extent = (min(CELL, self.shape[0] - z), *self.shape[1:])
+            mask = self.read((z, 0, 0), extent, "mask")
+            count += int(np.count_nonzero(mask & (self.read((z, 0, 0), extent, "labels") != 0)))
+            if self._mask is not None:
+                rows = np.add.reduceat(mask.sum(axis=0, dtype=np.float64), range(0, extent[1], CELL), axis=0)
+                layers.append(np.add.reduceat(rows, range(0, extent[2], CELL), axis=1) / CELL**3)
+        return count, np.stack(layers) if layers else None
 
 
 class Crops:
@@ -117,7 +130,12 @@ class Crops:
     """
 
     def __init__(self, volumes: Sequence[TrainingVolume], seed: int, output: Triple) -> None:
-        self.arrays = [LabelledArrays(volume) for volume in volumes]
+        self.arrays: list[LabelledArrays] = []
+        memory = IN_MEMORY_BYTES
+        for volume in volumes:
+            self.arrays.append(LabelledArrays(volume, memory))
+            memory -= self.arrays[-1].nbytes
+        self._likely = [None if a.cells is None else _fullest_places(a.cells, output) for a in self.arrays]
         weights = np.array([arrays.weight for arrays in self.arrays])
         self._probabilities = weights / weights.sum()
         self._seed = seed
@@ -132,20 +150,9 @@ class Crops:
             label_shape: Extent of labels and mask; same centre, differs by even numbers.
         """
         random = np.random.default_rng([self._seed, number])
-        arrays = self.arrays[int(random.choice(len(self.arrays), p=self._probabilities))]
-        best: tuple[float, tuple[int, ...]] = (-1.0, (0, 0, 0))
-        for _ in range(20):
-            # where the volume is larger than the output, the output lies inside
-            begin = tuple(
-                int(random.integers(min(0, (s - o) // 2), max(s - o, (s - o) // 2) + 1))
-                for s, o in zip(arrays.shape, self._output, strict=True)
-            )
-            share = float(arrays.read(begin, self._output, "mask").mean())
-            if share > best[0]:
-                best = share, begin
-            if share >= MASKED_IN:
-                break
-        begin = best[1]
+        volume = int(random.choice(len(self.arrays), p=self._probabilities))
+        arrays = self.arrays[volume]
+        begin = self._draw_begin(random, arrays, self._likely[volume])
 
         def around(shape: Triple) -> list[int]:
             return [b - (s - o) // 2 for b, s, o in zip(begin, shape, self._output, strict=True)]
@@ -160,6 +167,41 @@ class Crops:
             volume=arrays.name,
             centre=(centre[0], centre[1], centre[2]),
         )
+
+    def _draw_begin(
+        self, random: np.random.Generator, arrays: LabelledArrays, likely: NDArray[np.int64] | None
+    ) -> tuple[int, ...]:
+        """First voxel of an output that is masked in by half: anywhere, or, if that fails, where the mask is full."""
+        # where the volume is larger than the output, the output lies inside; else it lies around the middle
+        lowest = [min(0, (s - o) // 2) for s, o in zip(arrays.shape, self._output, strict=True)]
+        highest = [max(s - o, (s - o) // 2) for s, o in zip(arrays.shape, self._output, strict=True)]
+        best: tuple[float, tuple[int, ...]] = (-1.0, (0, 0, 0))
+        for attempt in range(20):
+            begin = tuple(int(random.integers(a, b + 1)) for a, b in zip(lowest, highest, strict=True))
+            if likely is None:
+                return begin
+            if attempt >= 10:
+                chosen = likely[int(random.integers(len(likely)))] * CELL + random.integers(0, CELL, 3)
+                begin = tuple(int(v) for v in np.clip(chosen, lowest, highest))
+            share = float(arrays.read(begin, self._output, "mask").mean())
+            if share > best[0]:
+                best = share, begin
+            if share >= MASKED_IN:
+                break
+        return best[1]
+
+
+def _fullest_places(cells: NDArray[np.float64], output: Triple) -> NDArray[np.int64]:
+    """Cells (n, 3) at which an output may begin that is masked in by half, or as far as possible."""
+    total = np.pad(cells, [(1, -(-o // CELL)) for o in output])
+    for axis, extent in enumerate(output):
+        running = total.cumsum(axis=axis)
+        ahead = -(-extent // CELL)
+        total = np.take(running, range(ahead, running.shape[axis]), axis=axis)
+        total -= np.take(running, range(running.shape[axis] - ahead), axis=axis)
+        total = np.take(total, range(cells.shape[axis]), axis=axis)
+    share = total * CELL**3 / np.prod([-(-o // CELL) * CELL for o in output])
+    return np.argwhere(share >= min(MASKED_IN, 0.9 * float(share.max())))
 
 
 def check_raw(raw: NDArray[Any], location: str) -> None:
@@ -198,6 +240,11 @@ def _check(raw: Volume, labels: Volume, mask: Volume | None) -> None:
         if any(abs(a - b) > 1e-3 * b for a, b in zip(other.voxel_size, raw.voxel_size, strict=True)):
             raise UserError(
                 f"{other.location} has voxels of {other.voxel_size} nm, its raw {raw.voxel_size} nm; they must agree."
+            )
+        if any(abs(a - b) > 0.5 * v for a, b, v in zip(other.offset, raw.offset, raw.voxel_size, strict=True)):
+            raise UserError(
+                f"{other.location} begins at {other.offset} nm, its raw at {raw.offset} nm; they must lie in the same "
+                "place. Correct the attribute `offset`, or cut both to the same region."
             )
 
 

@@ -419,19 +419,16 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         label, ya, yb, xa, xb, _ = columns[number]
         first_wanted, last_wanted, first_seen, last_seen = group[label]
 
-        # what is wanted in this column: range of z, and range of x for every y
+        # what is wanted in this column: range of z, and which y
         z0 = 2**31
         z1 = 0
-        low = np.full(yb - ya, xb, dtype=np.int64)
-        high = np.full(yb - ya, xa, dtype=np.int64)
+        needed = np.zeros(yb - ya, dtype=np.bool_)
         for r in range(first_wanted, last_wanted):
             z, y, first, last = wanted[r]
-            first, last = max(first, xa), min(last, xb)
-            if y < ya or y >= yb or first >= last:
+            if y < ya or y >= yb or first >= xb or last <= xa:
                 continue
             z0, z1 = min(z0, z), max(z1, z + 1)
-            low[y - ya] = min(low[y - ya], first)
-            high[y - ya] = max(high[y - ya], last)
+            needed[y - ya] = True
         if z1 <= z0:
             continue
 
@@ -467,8 +464,7 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                     _add_difference(row, (2 - k) * width, behind[k], zero + xa - last, zero + xa - first, width)
             # along y
             for y in range(ya, yb):
-                x0, x1 = low[y - ya] - xa, high[y - ya] - xa
-                if x0 >= x1:
+                if not needed[y - ya]:
                     continue
                 count = 0
                 for other in range(y - radius_y - y_begin, y + radius_y + 1 - y_begin):

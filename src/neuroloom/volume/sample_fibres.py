@@ -322,7 +322,7 @@ def _has_root(line, n, thick):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _branch(line, frame, i, j, n, thick, name, trunk, low, high, count, nodes):  # type: ignore[no-untyped-def]
-    """Add the nodes of the branch that leaves a fibre at node n, as far as they lie in the box; returns the new count."""
+    """Add the nodes, as far as in the box, of the branch that leaves a fibre at node n; returns the new count."""
     position, radius, mitochondrion, neurite, before, after = nodes
     key = hashed(line, 13, n, 0)
     root = np.empty(3, np.float64)

@@ -1,0 +1,210 @@
+"""What the data say about a project's settings: voxel size, σ of the descriptors, how often to draw from each volume.
+
+    σ = 4/3 of the median diameter of the labelled neurites, so that the window sees more than the local cross-section
+
+The diameter at a place on a neurite's middle line is twice the distance to its border there. The published σ of 80 nm
+was chosen for tissue (FIB-25) whose median diameter, measured like this, is 60 nm: hence the factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edt
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from neuroloom.errors import UserError
+from neuroloom.volume.array import Nanometres, Volume, open_volume
+from neuroloom.volume.readers import DATASETS
+from neuroloom.volume.regions import Box, regions_of, slabs_of, stored_box
+
+SIGMA_PER_DIAMETER = 4 / 3
+_REGION = 160  # voxels; thickness is measured in regions of this extent
+_ROUND = 10.0  # nm
+_LEAST_VOXELS = 3  # σ in voxels, at least; below, the window holds too little to describe a shape
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Settings that fit some labelled volumes.
+
+    Attributes:
+        voxel_size: nm, z y x, of all of them.
+        sigma_nm: σ of the local shape descriptors.
+        because: One sentence on why this σ.
+        weights: How often to draw a crop from each volume, in the order given; their sum is 1.
+        labelled: Voxels with a label inside the mask, of each volume.
+    """
+
+    voxel_size: Nanometres
+    sigma_nm: float
+    because: str
+    weights: tuple[float, ...]
+    labelled: tuple[int, ...]
+
+
+def advise(
+    paths: Sequence[str | Path],
+    *,
+    raw: str = DATASETS["raw"],
+    labels: str = DATASETS["labels"],
+    mask: str | None = DATASETS["mask"],
+) -> Advice:
+    """Look at labelled volumes and suggest a project's settings.
+
+    Args:
+        paths: zarr containers to train on.
+        raw: Name of the image in each.
+        labels: Name of the labels in each.
+        mask: Name of the mask; where a container has none, labels count everywhere.
+
+    Raises:
+        UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels.
+    """
+    voxel_size = common_voxel_size(paths, raw)
+    opened = [
+        (
+            open_volume(path, labels),
+            open_volume(path, mask) if mask is not None and (Path(path) / mask).exists() else None,
+        )
+        for path in paths
+    ]
+    labelled = tuple(count_labelled(truth, inside) for truth, inside in opened)
+    for path, count in zip(paths, labelled, strict=True):
+        if count == 0:
+            raise UserError(f"{path} has no labelled voxel inside its mask; look at it with `neuroloom check {path}`.")
+    total = sum(labelled)
+    weights = tuple(max(0.0001, round(count / total, 4)) for count in labelled)
+    sigma, because = suggest_sigma(opened, voxel_size)
+    return Advice(voxel_size, sigma, because, weights, labelled)
+
+
+def common_voxel_size(paths: Sequence[str | Path], raw: str = DATASETS["raw"]) -> Nanometres:
+    """The voxel size that all volumes have, in nm, z y x.
+
+    Raises:
+        UserError: They differ, or a dataset is missing.
+    """
+    sizes = [open_volume(path, raw).voxel_size for path in paths]
+    for path, size in zip(paths, sizes, strict=True):
+        if not np.allclose(size, sizes[0], rtol=1e-3):
+            raise UserError(
+                f"{path} has voxels of {_text(size)} nm, but {paths[0]} of {_text(sizes[0])} nm (z, y, x). One network "
+                "sees one voxel size: resample one of them, or make two projects."
+            )
+    return sizes[0]
+
+
+def count_labelled(labels: Volume, mask: Volume | None) -> int:
+    """Voxels that have a label and lie inside the mask; estimated from regions where a volume is too large to read.
+
+    Args:
+        labels: `(z, y, x)` ids.
+        mask: `(z, y, x)`, not 0 where labels may be used; None for everywhere.
+
+    Raises:
+        UserError: A chunk is damaged, or the mask has another shape.
+    """
+    if mask is not None and mask.shape != labels.shape:
+        raise UserError(
+            f"{mask.location} has shape {mask.shape}, {labels.location} {labels.shape}; they must be equal."
+        )
+    box = stored_box(mask or labels)
+    count = seen = 0
+    for region in regions_of(box):
+        for begin, shape in slabs_of(region, labels.array.chunks[-3]):
+            inside = labels.read(begin, shape) != 0
+            if mask is not None:
+                inside &= mask.read(begin, shape) != 0
+            count += int(np.count_nonzero(inside))
+            seen += inside.size
+    return round(count * (math.prod(box[1]) / seen))
+
+
+def suggest_sigma(volumes: Sequence[tuple[Volume, Volume | None]], voxel_size: Sequence[float]) -> tuple[float, str]:
+    """σ of the local shape descriptors for the neurites of some labelled volumes.
+
+    Args:
+        volumes: Labels and mask (None for 1 everywhere) of each.
+        voxel_size: nm, z y x.
+
+    Returns:
+        σ in nm, and one sentence on why.
+
+    Raises:
+        UserError: There are no labels.
+    """
+    diameters = np.concatenate([d for labels, mask in volumes for d in _diameters(labels, mask, voxel_size)])
+    if not len(diameters):
+        raise UserError("No labels to measure: σ cannot be suggested. Look at the volumes with `neuroloom check`.")
+    quarter, median, three_quarters = np.percentile(diameters, (25, 50, 75))
+    least = _LEAST_VOXELS * min(voxel_size)
+    sigma = max(_ROUND, round(SIGMA_PER_DIAMETER * median / _ROUND) * _ROUND, math.ceil(least / _ROUND) * _ROUND)
+    because = (
+        f"labelled neurites are {median:.0f} nm thick in the median (half of them {quarter:.0f} to {three_quarters:.0f}); "
+        "the window must see more than the local cross-section"
+    )
+    return float(sigma), because
+
+
+def local_diameters(
+    labels: NDArray[Any], voxel_size: Sequence[float], mask: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """Diameters of labelled objects along their middle lines.
+
+    Args:
+        labels: `(z, y, x)` ids.
+        voxel_size: nm, z y x; of sections twice as thick as their pixels or more, each is measured on its own.
+        mask: `(z, y, x)`; where it is 0 nothing is measured, but borders are left as they are.
+
+    Returns:
+        `(n,)` nm, one for each voxel that is farthest from the border among its neighbours within two voxels.
+    """
+    found = []
+    flat = voxel_size[0] >= 2 * min(voxel_size[1:])
+    for part, inside in _sections(labels, mask) if flat else [(labels, mask)]:
+        size = tuple(voxel_size[1:] if flat else voxel_size)
+        # the volume's own border cuts neurites and says nothing of their thickness
+        distance = edt.edt(np.ascontiguousarray(part), anisotropy=size, black_border=False)
+        ridge = (distance == ndimage.maximum_filter(distance, 5)) & (distance > 0) & np.isfinite(distance)
+        if inside is not None:
+            ridge &= inside != 0
+        found.append(2.0 * distance[ridge].astype(np.float64))
+    values = np.concatenate(found)
+    # a label without any border in sight is as far from it as the block is long, or farther
+    longest = math.dist((0, 0, 0), [s * v for s, v in zip(labels.shape, voxel_size, strict=True)])
+    return values[values <= longest]
+
+
+def _sections(labels: NDArray[Any], mask: NDArray[Any] | None) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
+    for z, section in enumerate(labels):
+        yield section, None if mask is None else mask[z]
+
+
+def _diameters(labels: Volume, mask: Volume | None, voxel_size: Sequence[float]) -> Iterator[NDArray[np.float64]]:
+    yield np.zeros(0)
+    for begin, shape in _spread(stored_box(mask or labels)):
+        yield local_diameters(labels.read(begin, shape), voxel_size, None if mask is None else mask.read(begin, shape))
+
+
+def _spread(box: Box) -> Iterator[Box]:
+    """Up to three regions along the diagonal of a box."""
+    begin, shape = box
+    extent = [min(_REGION, s) for s in shape]
+    corners = []
+    for part in (0.5, 0.0, 1.0):
+        corner = tuple(b + round((s - e) * part) for b, s, e in zip(begin, shape, extent, strict=True))
+        if corner not in corners:
+            corners.append(corner)
+    for z, y, x in corners:
+        yield (z, y, x), (extent[0], extent[1], extent[2])
+
+
+def _text(values: Sequence[float]) -> str:
+    return " x ".join(f"{v:g}" for v in values)

@@ -1,0 +1,135 @@
+"""The fused predictor against its definition, and the stage that uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from neuroloom.blockwise import Source, run_stage
+from neuroloom.errors import UserError
+from neuroloom.files import hash_file
+from neuroloom.networks.checkpoint import Metadata, load_checkpoint, save_checkpoint
+from neuroloom.networks.setups import NEIGHBORHOOD, network_parameters
+from neuroloom.networks.unet import UNet, crop
+from neuroloom.prediction import Predict, Predictor
+from neuroloom.project import Network
+from neuroloom.volume import create_volume, open_volume
+
+NETWORK = Network(feature_maps=3, growth=2, downsampling=((2, 2, 2),))
+
+
+def save(path: Path, setup: str, lsd: Path | None = None, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    network = UNet(network_parameters(setup, NETWORK))
+    loaded = load_checkpoint(lsd) if lsd else None
+    metadata = Metadata(
+        setup=setup,
+        network=network.geometry,
+        voxel_size=(8, 8, 8),
+        sigma_nm=80.0,
+        neighborhood=() if setup == "lsd" else NEIGHBORHOOD,
+        iteration=1,
+        lsd_sha256=loaded.sha256 if loaded else None,
+    )
+    save_checkpoint(path, metadata, network.state_dict(), loaded)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save(tmp_path / "acrlsd.ckpt", "acrlsd", save(tmp_path / "lsd.ckpt", "lsd"), seed=1)
+
+
+@pytest.fixture
+def raw() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (34, 40, 46), dtype=np.uint8)
+
+
+def definition(checkpoint: Path, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Both networks over all of a reflected volume at once, descriptors rounded to uint8 between them."""
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.lsd is not None
+    padded = np.pad(raw, 16, mode="reflect")
+    # valid extents: cut to what both networks take
+    values = torch.from_numpy(padded.astype(np.float32) / 255 * 2 - 1)[None, None]
+    with torch.inference_mode():
+        descriptors = (loaded.lsd.network(values) * 255).round() / 255
+        both = torch.cat([crop(values, descriptors.shape[-3:]), descriptors], dim=1)
+        return loaded.network(both)[0].numpy()
+
+
+def test_fused_prediction_is_both_networks_after_each_other(checkpoint: Path, raw: NDArray[np.uint8]) -> None:
+    predictor = Predictor(checkpoint, "cpu", "fp32")
+    assert predictor.margin == (16, 16, 16)
+    assert predictor.factor == (2, 2, 2)
+    padded = np.pad(raw, 16, mode="reflect")
+    expected = definition(checkpoint, raw)
+    assert expected.shape[1:] == raw.shape
+    wanted = predictor.input_shape(raw.shape)  # type: ignore[arg-type]
+    grown = np.pad(padded, [(0, max(0, w - p)) for w, p in zip(wanted, padded.shape, strict=True)], mode="reflect")
+    found = predictor(grown[: wanted[0], : wanted[1], : wanted[2]], raw.shape)  # type: ignore[arg-type]
+    assert found.dtype == np.uint8
+    assert np.abs(found / 255 - expected).max() <= 1.01 / 255
+
+
+@pytest.mark.parametrize("block", [(12, 20, 24), (34, 40, 46)])
+def test_stage_gives_the_definition_whatever_the_blocks(
+    checkpoint: Path, raw: NDArray[np.uint8], tmp_path: Path, block: tuple[int, int, int]
+) -> None:
+    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8), (80, 0, 16)).write((0, 0, 0), raw)
+    stage = Predict(
+        folder=tmp_path / "out",
+        shape=raw.shape,  # type: ignore[arg-type]
+        block_shape=block,
+        raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
+        checkpoint=checkpoint,
+        checkpoint_sha256=hash_file(checkpoint),
+        device="cpu",
+        precision="fp32",
+    )
+    run_stage(stage)
+    found = stage.output.open()
+    assert found.voxel_size == (8, 8, 8)
+    assert found.offset == (80, 0, 16)
+    assert found.channels == 3
+    assert np.abs(found.read() / 255 - definition(checkpoint, raw)).max() <= 1.01 / 255
+    checkpoint.write_bytes(checkpoint.read_bytes() + b"x")
+    with pytest.raises(UserError, match="not the file it was when training ended"):
+        stage.model_copy(update={"folder": tmp_path / "other"}).prepare()
+
+
+def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gives no affinities"):
+        Predictor(tmp_path / "lsd.ckpt")
+    predictor = Predictor(checkpoint, "cpu", "fp32")
+    create_volume(tmp_path / "v.zarr", "coarse", (8, 8, 8), "uint8", (16, 8, 8))
+    with pytest.raises(UserError, match=r"voxels of \(16.0, 8.0, 8.0\) nm.*trained on \(8.0, 8.0, 8.0\)"):
+        predictor.check_volume(open_volume(tmp_path / "v.zarr", "coarse"))
+    create_volume(tmp_path / "v.zarr", "wide", (8, 8, 8), "uint16", (8, 8, 8))
+    with pytest.raises(UserError, match="is uint16.*expected uint8"):
+        predictor.check_volume(open_volume(tmp_path / "v.zarr", "wide"))
+    values = np.zeros(predictor.input_shape((4, 4, 4)), dtype=np.float32)
+    values[5, 5, 5] = np.nan
+    with pytest.raises(UserError, match="NaN"):
+        predictor(values, (4, 4, 4))
+
+
+def test_a_volume_smaller_than_the_context_is_reflected(checkpoint: Path, tmp_path: Path) -> None:
+    raw = np.random.default_rng(1).integers(0, 256, (3, 5, 40), dtype=np.uint8)
+    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8)).write((0, 0, 0), raw)
+    stage = Predict(
+        folder=tmp_path / "out",
+        shape=(3, 5, 40),
+        block_shape=(4, 6, 16),
+        raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
+        checkpoint=checkpoint,
+        checkpoint_sha256=hash_file(checkpoint),
+        device="cpu",
+        precision="fp32",
+    )
+    run_stage(stage)
+    assert stage.output.open().read().shape == (3, 3, 5, 40)

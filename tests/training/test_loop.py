@@ -1,0 +1,319 @@
+"""The loop: it learns, it stops and goes on as if nothing had happened, and it refuses what cannot work."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from neuroloom.errors import Interrupted, UserError
+from neuroloom.files import hash_file
+from neuroloom.networks.checkpoint import load_checkpoint
+from neuroloom.training import loop
+from neuroloom.training.augmentation import Augmentation
+from neuroloom.training.job import TrainingJob
+from neuroloom.training.loop import learning_rate, train
+
+from .conftest import MakeJob, MakeVolume
+
+AUGMENTED = Augmentation(elastic_spacing=8.0)
+
+
+def curve(folder: Path, kind: str = "loss") -> list[float]:
+    lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    return [line[kind] for line in lines if kind in line]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    content = torch.load(folder / "state.pt", weights_only=True)
+    del content["seconds"]
+    return dict(content)
+
+
+def assert_same(a: Any, b: Any) -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+class TestLearning:
+    def test_loss_falls_on_held_out_crops(self, make_job: MakeJob, make_volume: MakeVolume, tmp_path: Path) -> None:
+        job = make_job(
+            setup="affs",
+            iterations=60,
+            learning_rate=5e-3,
+            volumes=(make_volume("train"),),
+            validation=(make_volume("validate"),),
+            validate_every=20,
+        )
+        best = train(job, tmp_path / "run")
+        scores = curve(tmp_path / "run", "validation")
+        assert len(scores) == 3
+        assert scores[-1] < 0.75 * 0.25  # a balanced guess of one half scores a quarter
+        metadata = load_checkpoint(best).metadata
+        assert metadata.iteration == 60 if scores[-1] == min(scores) else metadata.iteration < 60
+        assert metadata.voxel_size == job.voxel_size
+        assert metadata.neighborhood == job.neighborhood
+        assert metadata.sigma_nm is None
+        assert metadata.training["validation_loss"] == min(scores)
+
+    def test_descriptors_then_affinities(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(setup="lsd", iterations=3)
+        lsd = train(job, tmp_path / "lsd")
+        assert load_checkpoint(lsd).metadata.sigma_nm == job.sigma_nm
+        second = job.model_copy(update={"setup": "acrlsd", "lsd_sha256": hash_file(lsd), "validation": job.volumes})
+        loaded = load_checkpoint(train(second, tmp_path / "acrlsd", lsd))
+        assert loaded.metadata.lsd_sha256 == hash_file(lsd)
+        assert loaded.lsd is not None
+        frozen = load_checkpoint(lsd).network.state_dict()
+        assert_same(dict(loaded.lsd.network.state_dict()), dict(frozen))
+        snapshots = {path.name for path in (tmp_path / "acrlsd" / "snapshots").iterdir()}
+        assert snapshots == {"0000003.zarr", "0000003.png"}
+
+    @pytest.mark.parametrize("setup", ["mtlsd", "aclsd"])
+    def test_the_other_setups(self, make_job: MakeJob, tmp_path: Path, setup: str) -> None:
+        job = make_job(iterations=1)
+        lsd = train(job, tmp_path / "lsd")
+        best = train(job.model_copy(update={"setup": setup}), tmp_path / setup, lsd)
+        assert load_checkpoint(best).metadata.setup == setup
+
+    def test_everything_is_written(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(snapshot_every=4, batch_size=2)
+        seen: list[tuple[int, int, str]] = []
+        train(job, tmp_path / "run", report=lambda *arguments: seen.append(arguments))
+        assert [done for done, _, _ in seen] == [1, 2, 3, 4, 5, 6]
+        assert all(total == 6 and words.startswith("loss ") for _, total, words in seen)
+        names = {path.name for path in (tmp_path / "run").iterdir()}
+        assert names == {
+            "best.ckpt", "last.ckpt", "curve.jsonl", "done.json", "job.json", "snapshots", "state.pt", "tensorboard",
+        }  # fmt: skip
+        assert {p.name for p in (tmp_path / "run" / "snapshots").glob("*.png")} == {"0000004.png", "0000006.png"}
+        assert any((tmp_path / "run" / "tensorboard").glob("events*"))
+        done = json.loads((tmp_path / "run" / "done.json").read_text())
+        assert (done["steps"], done["stopped_early"]) == (6, False)
+        assert done["checkpoint_sha256"] == hash_file(tmp_path / "run" / "best.ckpt")
+        assert TrainingJob.model_validate_json((tmp_path / "run" / "job.json").read_text()) == job
+
+    def test_stops_on_a_plateau(self, make_job: MakeJob, make_volume: MakeVolume, tmp_path: Path) -> None:
+        volume = make_volume()
+        # nothing can get better: the learning rate is as good as zero
+        job = make_job(
+            iterations=100, learning_rate=1e-30, volumes=(volume,), validation=(volume,), validate_every=2, patience=3
+        )
+        train(job, tmp_path / "run")
+        done = json.loads((tmp_path / "run" / "done.json").read_text())
+        assert (done["steps"], done["stopped_early"]) == (8, True)
+
+    def test_checkpoints_hold_the_average_of_the_weights(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=4, checkpoint_every=1, weight_average=0.5)
+        expected: dict[str, torch.Tensor] = {}
+
+        def follow(done: int, total: int, words: str) -> None:
+            # the state of the step before; the first step keeps a tenth, the second two elevenths, ...
+            if done >= 2:
+                weights = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["network"]
+                keep = min(0.5, (done - 1) / (8 + done))
+                for name, value in weights.items():
+                    expected[name] = keep * expected.get(name, initial[name]) + (1 - keep) * value
+
+        with torch.random.fork_rng():
+            torch.manual_seed(job.seed)
+            initial = loop.UNet(job.geometry).state_dict()
+        train(job, tmp_path / "run", report=follow)
+        weights = state(tmp_path / "run")["network"]
+        for name, value in load_checkpoint(tmp_path / "run" / "last.ckpt").network.state_dict().items():
+            keep = min(0.5, 4 / 13)
+            torch.testing.assert_close(value, keep * expected[name] + (1 - keep) * weights[name])
+
+
+class TestResuming:
+    def test_stopped_and_resumed_equals_undisturbed(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(augmentation=AUGMENTED, iterations=7)
+        train(job, tmp_path / "whole")
+
+        def stop_after_three(done: int, total: int, words: str) -> None:
+            if done == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(Interrupted, match="Stopped after step 3 of 7.*Run the same command again"):
+            train(job, tmp_path / "parts", report=stop_after_three)
+        assert state(tmp_path / "parts")["step"] == 3
+        assert not (tmp_path / "parts" / "lock").exists()
+        train(job, tmp_path / "parts")
+        assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
+        assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+        for name in ("best.ckpt", "last.ckpt"):
+            assert hash_file(tmp_path / "parts" / name) == hash_file(tmp_path / "whole" / name)
+
+    def test_killed_and_resumed_equals_undisturbed(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(augmentation=AUGMENTED, iterations=9, checkpoint_every=2)
+        train(job, tmp_path / "whole")
+        program = (
+            "import sys, os, signal, torch; from pathlib import Path\n"
+            "from neuroloom.training.job import TrainingJob; from neuroloom.training.loop import train\n"
+            "torch.set_num_threads(1)\n"
+            "job = TrainingJob.model_validate_json(sys.stdin.read())\n"
+            "die = lambda done, total, words: os.kill(os.getpid(), signal.SIGKILL) if done == 6 else None\n"
+            "train(job, Path(sys.argv[1]), report=die)\n"
+        )
+        killed = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "parts")], input=job.model_dump_json(), text=True
+        )
+        assert killed.returncode == -signal.SIGKILL
+        assert state(tmp_path / "parts")["step"] == 4
+        assert (tmp_path / "parts" / "lock").exists()
+        train(job, tmp_path / "parts")
+        assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
+        assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+        assert hash_file(tmp_path / "parts" / "best.ckpt") == hash_file(tmp_path / "whole" / "best.ckpt")
+
+    def test_sigterm_stops_too(self, make_job: MakeJob, tmp_path: Path) -> None:
+        def stop(done: int, total: int, words: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="after step 1 of 6"):
+            train(make_job(), tmp_path / "run", report=stop)
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_second_signal_stops_at_once(self, make_job: MakeJob, tmp_path: Path) -> None:
+        def stop(done: int, total: int, words: str) -> None:
+            if done == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+
+        with pytest.raises(Interrupted, match="Stopped at once"):
+            train(make_job(), tmp_path / "run", report=stop)
+        assert state(tmp_path / "run")["step"] == 2
+
+    def test_done_is_not_done_again(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=2)
+        best = train(job, tmp_path / "run")
+        before = hash_file(best)
+        seen: list[int] = []
+        assert train(job, tmp_path / "run", report=lambda done, total, words: seen.append(done)) == best
+        assert (seen, hash_file(best)) == ([], before)
+
+    def test_end_that_was_not_reached_is_made_up_for(
+        self, make_job: MakeJob, make_volume: MakeVolume, tmp_path: Path
+    ) -> None:
+        volume = make_volume()
+        job = make_job(iterations=100, learning_rate=1e-30, volumes=(volume,), validation=(volume,), patience=2)
+        best = train(job, tmp_path / "run")
+        (tmp_path / "run" / "done.json").unlink()
+        (tmp_path / "run" / "last.ckpt").unlink()
+        seen: list[int] = []
+        assert train(job, tmp_path / "run", report=lambda done, total, words: seen.append(done)) == best
+        assert seen == []
+        assert (tmp_path / "run" / "last.ckpt").exists()
+
+    def test_damaged_state_is_named(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=2)
+        train(job, tmp_path / "run")
+        (tmp_path / "run" / "done.json").unlink()
+        path = tmp_path / "run" / "state.pt"
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+        with pytest.raises(UserError, match=r"state\.pt cannot be read.*Delete"):
+            train(job, tmp_path / "run")
+
+    def test_works_in_a_thread(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=1)
+        thread = threading.Thread(target=train, args=(job, tmp_path / "run"))
+        thread.start()
+        thread.join()
+        assert (tmp_path / "run" / "done.json").exists()
+
+
+class TestRefusal:
+    def test_folder_that_another_run_writes(self, make_job: MakeJob, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+            owner = {"host": os.uname().nodename, "pid": other.pid, "started": "now"}
+            (tmp_path / "run" / "lock").write_text(json.dumps(owner))
+            with pytest.raises(UserError, match="Another run is writing.*training of lsd"):
+                train(make_job(), tmp_path / "run")
+            other.communicate(b"\n")
+
+    def test_volume_smaller_than_the_crop(self, make_job: MakeJob, make_volume: MakeVolume, tmp_path: Path) -> None:
+        small = np.ones((8, 36, 44), np.uint64)
+        volume = make_volume(raw=small.astype(np.uint8), labels=small)
+        with pytest.raises(UserError, match=r"Volume cells of \(8, 36, 44\) voxels is smaller than a training crop"):
+            train(make_job(volumes=(volume,)), tmp_path / "run")
+
+    def test_crop_that_is_no_output(self, make_job: MakeJob, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"next that is: \(14, 12, 12\).*Correct `training\.crop`"):
+            train(make_job(crop=(13, 12, 12)), tmp_path / "run")
+
+    def test_volume_of_another_voxel_size(self, make_job: MakeJob, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="they must agree"):
+            train(make_job(voxel_size=(8.0, 8.0, 4.0)), tmp_path / "run")
+
+    def test_setup_without_its_descriptor_network(self, make_job: MakeJob, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="acrlsd needs a trained descriptor network"):
+            train(make_job(setup="acrlsd"), tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"sigma_nm": 40.0}, r"trained with sigma 24 nm, the project's `sigma_nm` is 40 nm"),
+            ({"voxel_size": (9.0, 9.0, 9.0)}, r"trained on voxels of \(8\.0, 8\.0, 8\.0\) nm, the project's are \(9"),
+            ({"lsd_sha256": "0" * 64}, "not the descriptor network this training began with"),
+        ],
+    )
+    def test_descriptor_network_of_something_else(
+        self, make_job: MakeJob, tmp_path: Path, change: dict[str, Any], message: str
+    ) -> None:
+        job = make_job(iterations=1)
+        lsd = train(job, tmp_path / "lsd")
+        with pytest.raises(UserError, match=message):
+            train(job.model_copy(update={"setup": "acrlsd", **change}), tmp_path / "acrlsd", lsd)
+
+    def test_affinity_network_as_descriptor_network(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=1, setup="affs")
+        other = train(job, tmp_path / "affs")
+        with pytest.raises(UserError, match=r"is of setup 'affs'; expected a descriptor network"):
+            train(job.model_copy(update={"setup": "acrlsd"}), tmp_path / "acrlsd", other)
+
+    def test_loss_that_is_no_number(self, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loop, "balanced_mse", lambda prediction, *others: prediction.sum() * math.nan)
+        with pytest.raises(UserError, match=r"loss of lsd became nan at step 0, with cells around voxel"):
+            train(make_job(), tmp_path / "run")
+        assert not (tmp_path / "run" / "best.ckpt").exists()
+
+
+class TestLearningRate:
+    def test_rises_then_falls_to_a_fiftieth(self) -> None:
+        rates = [learning_rate(step, 1000, 2.0) for step in range(1000)]
+        top = rates.index(max(rates))
+        assert rates[:top] == sorted(rates[:top])
+        assert rates[top:] == sorted(rates[top:], reverse=True)
+        assert 0 < rates[0] < 0.1
+        assert max(rates) == pytest.approx(2.0, rel=1e-3)
+        assert rates[-1] == pytest.approx(2.0 / 50, rel=0.01)
+
+    @pytest.mark.parametrize("steps", [1, 2, 5])
+    def test_short_trainings_have_one_too(self, steps: int) -> None:
+        assert all(0 < learning_rate(step, steps, 1.0) <= 1 for step in range(steps))
