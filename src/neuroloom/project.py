@@ -20,7 +20,7 @@ import difflib
 import math
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -310,7 +310,7 @@ def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Pro
     try:
         parameters = Parameters.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(problem, lines, content) for problem in error.errors()]
+        problems = [_explain(problem, lines) for problem in _innermost(error.errors())]
         raise UserError(_list_problems(file, problems)) from error
     project = Project(file.parent.resolve(), parameters)
     found = [problem for check in (size_problems, *checks) for problem in check(project)]
@@ -330,7 +330,18 @@ def _at(lines: dict[Location, int], location: Location, message: str) -> str:
     return f"line {line}: {message}" if line else message
 
 
-def _explain(problem: Any, lines: dict[Location, int], content: dict[str, Any]) -> str:
+def _innermost(problems: Sequence[Any]) -> list[Any]:
+    """One problem for each place: a wrong entry makes its list wrong too, and a choice of types is wrong once for each."""
+    places = [tuple(part for part in problem["loc"] if not _is_union_branch(part)) for problem in problems]
+    return [
+        problem
+        for number, (problem, place) in enumerate(zip(problems, places, strict=True))
+        if place not in places[:number]
+        and not any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    ]
+
+
+def _explain(problem: Any, lines: dict[Location, int]) -> str:
     location = tuple(part for part in problem["loc"] if not _is_union_branch(part))
     name = _dotted(location)
     found = problem["input"]
@@ -348,7 +359,12 @@ def _explain(problem: Any, lines: dict[Location, int], content: dict[str, Any]) 
         )
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return _at(lines, location, f"`{name}` is {found!r}; expected {expected}{hint}")
-    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "string_pattern_mismatch":
+        return _at(lines, location, f"`{name}` is {found!r}; expected letters, digits, dots, dashes and underscores.")
+    reason = str(problem["msg"])
+    if problem["type"] == "value_error":
+        return _at(lines, location, f"`{name}`: {reason.removeprefix('Value error, ')}.")
+    reason = reason.removeprefix("Input should be ")
     return _at(lines, location, f"`{name}` is {_short(found)}; expected {reason} ({_description(location)}).")
 
 

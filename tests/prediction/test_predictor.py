@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"voxels of \(16.0, 8.0, 8.0\) nm.*trained on \(8.0, 8.0, 8.0\)"):
         predictor.check_volume(open_volume(tmp_path / "v.zarr", "coarse"))
     create_volume(tmp_path / "v.zarr", "wide", (8, 8, 8), "uint16", (8, 8, 8))
-    with pytest.raises(UserError, match="is uint16.*expected uint8"):
+    with pytest.raises(UserError, match=r"is uint16.*expected uint8"):
         predictor.check_volume(open_volume(tmp_path / "v.zarr", "wide"))
     values = np.zeros(predictor.input_shape((4, 4, 4)), dtype=np.float32)
     values[5, 5, 5] = np.nan

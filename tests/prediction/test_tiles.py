@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroloom.networks.unet import UNet, UNetParameters, context, output_shape
+from neuroloom.networks.unet import UNet, UNetParameters, context
 from neuroloom.prediction.stage import balanced_block, chunk_of_block, default_block
-from neuroloom.prediction.tiles import from_uint8, region_input, round_up, run_tiled, tile_input, to_uint8
+from neuroloom.prediction.tiles import from_uint8, region_input, round_up, run_tiled, to_uint8
 
 NETWORK = UNetParameters(in_channels=1, heads=(("affinities", 3),), feature_maps=2, growth=2)
-ANISOTROPIC = UNetParameters(
-    in_channels=1, heads=(("affinities", 3),), feature_maps=2, growth=1, downsampling=((1, 2, 3), (1, 3, 2))
-)
 extent = st.integers(1, 300)
-
-
-@pytest.mark.parametrize("parameters", [NETWORK, ANISOTROPIC])
-@pytest.mark.parametrize("tile", [(1, 1, 1), (4, 8, 12), (13, 6, 30)])
-def test_tile_input_is_the_smallest_that_gives_enough(parameters: UNetParameters, tile: tuple[int, int, int]) -> None:
-    found = tile_input(parameters, tile)
-    given_ = output_shape(parameters, found)
-    assert all(g >= t for g, t in zip(given_, tile, strict=True))
-    for axis, smaller in itertools.product(range(3), range(1, 13)):
-        probe = list(found)
-        probe[axis] -= smaller
-        try:
-            assert output_shape(parameters, probe)[axis] < tile[axis]
-        except ValueError:
-            continue
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest", "trilinear"])

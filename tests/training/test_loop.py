@@ -97,6 +97,20 @@ class TestLearning:
         best = train(job.model_copy(update={"setup": setup}), tmp_path / setup, lsd)
         assert load_checkpoint(best).metadata.setup == setup
 
+    @pytest.mark.parametrize("setup", ["lsd", "acrlsd"])
+    def test_half_precision_keeps_weights_and_loss_in_full(self, make_job: MakeJob, tmp_path: Path, setup: str) -> None:
+        job = make_job(iterations=1)
+        lsd = train(job, tmp_path / "lsd")
+        full = train(job.model_copy(update={"setup": setup}), tmp_path / "fp32", lsd)
+        half = train(job.model_copy(update={"setup": setup, "precision": "bf16"}), tmp_path / "bf16", lsd)
+        (loss,), (expected,) = curve(tmp_path / "bf16"), curve(tmp_path / "fp32")
+        assert loss != expected
+        assert loss == pytest.approx(expected, rel=0.02)
+        weights = load_checkpoint(half).network.state_dict()
+        for name, value in load_checkpoint(full).network.state_dict().items():
+            assert weights[name].dtype == torch.float32
+            torch.testing.assert_close(weights[name], value, atol=3e-3, rtol=0.0)
+
     def test_everything_is_written(self, make_job: MakeJob, tmp_path: Path) -> None:
         job = make_job(snapshot_every=4, batch_size=2)
         seen: list[tuple[int, int, str]] = []
@@ -155,7 +169,7 @@ class TestResuming:
             if done == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        with pytest.raises(Interrupted, match="Stopped after step 3 of 7.*Run the same command again"):
+        with pytest.raises(Interrupted, match=r"Stopped after step 3 of 7.*Run the same command again"):
             train(job, tmp_path / "parts", report=stop_after_three)
         assert state(tmp_path / "parts")["step"] == 3
         assert not (tmp_path / "parts" / "lock").exists()
@@ -226,6 +240,7 @@ class TestResuming:
         seen: list[int] = []
         assert train(job, tmp_path / "run", report=lambda done, total, words: seen.append(done)) == best
         assert seen == []
+        assert json.loads((tmp_path / "run" / "done.json").read_text())["stopped_early"]
         assert (tmp_path / "run" / "last.ckpt").exists()
 
     def test_damaged_state_is_named(self, make_job: MakeJob, tmp_path: Path) -> None:
@@ -233,9 +248,7 @@ class TestResuming:
         train(job, tmp_path / "run")
         (tmp_path / "run" / "done.json").unlink()
         path = tmp_path / "run" / "state.pt"
-        raw = bytearray(path.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        path.write_bytes(raw)
+        path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(UserError, match=r"state\.pt cannot be read.*Delete"):
             train(job, tmp_path / "run")
 
@@ -253,7 +266,7 @@ class TestRefusal:
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
             owner = {"host": os.uname().nodename, "pid": other.pid, "started": "now"}
             (tmp_path / "run" / "lock").write_text(json.dumps(owner))
-            with pytest.raises(UserError, match="Another run is writing.*training of lsd"):
+            with pytest.raises(UserError, match=r"Another run is writing.*training of lsd"):
                 train(make_job(), tmp_path / "run")
             other.communicate(b"\n")
 

@@ -8,8 +8,11 @@ import typer
 
 from neuroloom import __version__
 from neuroloom.cli import run
+from neuroloom.cli.check import check_command
 from neuroloom.cli.demo import demo_command
+from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
+from neuroloom.cli.sample import sample_command
 from neuroloom.cli.view import view_command
 
 app = typer.Typer(
@@ -36,6 +39,9 @@ def _neuroloom(
 
 for _name, _command in (
     ("init", init_command),
+    ("sample", sample_command),
+    ("import", import_command),
+    ("check", check_command),
     ("train", run.train_command),
     ("predict", run.predict_command),
     ("fragments", run.fragments_command),

@@ -11,6 +11,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, write_text
 from neuroloom.project import FILE_NAME
 from neuroloom.project_template import render
+from neuroloom.volume.advice import describe_volumes
 
 
 def init_command(
@@ -27,8 +28,6 @@ def init_command(
         raise UserError(f"{file} exists already. Edit it, or choose another folder.")
     values: dict[str, Any] = {}
     if train or validate or predict:
-        from neuroloom.volume.advice import describe_volumes
-
         values = describe_volumes(train or [], validate or [], predict or [], folder)
     with explain_os_errors(file):
         folder.mkdir(parents=True, exist_ok=True)

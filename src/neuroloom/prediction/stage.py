@@ -130,8 +130,8 @@ def balanced_block(shape: Triple, factor: Triple, target: int) -> Triple:
     """
     extents = []
     for size, step in zip(shape, factor, strict=True):
-        parts = -(-size // target)
-        extents.append(-(-(-(-size // parts)) // step) * step)
+        parts = math.ceil(size / target)
+        extents.append(math.ceil(math.ceil(size / parts) / step) * step)
     z, y, x = extents
     return z, y, x
 

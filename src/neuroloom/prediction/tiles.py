@@ -13,62 +13,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 
-from neuroloom.errors import UserError
-from neuroloom.networks.unet import UNetParameters, output_shape
+from neuroloom.networks.unet import UNetParameters, input_shape
 from neuroloom.volume.array import Triple
 
 
 def round_up(shape: Sequence[int], factor: Sequence[int]) -> Triple:
     """The smallest multiples of `factor` that are not below `shape`, z y x."""
     z, y, x = (-(-s // f) * f for s, f in zip(shape, factor, strict=True))
-    return z, y, x
-
-
-@lru_cache
-def tile_input(parameters: UNetParameters, tile: Triple) -> Triple:
-    """The input extent for which the network gives at least `tile` voxels.
-
-    Args:
-        parameters: The network.
-        tile: Wanted output extent in voxels.
-
-    Returns:
-        The smallest valid input extent whose output is not below `tile`, axis by axis.
-    """
-    extents: list[int] = []
-    for axis in range(3):
-        for extent in itertools.count(tile[axis]):
-            try:
-                given = output_shape(parameters, _probe(parameters, axis, extent))
-            except (UserError, ValueError):
-                continue
-            if given[axis] >= tile[axis]:
-                extents.append(extent)
-                break
-    z, y, x = extents
-    return z, y, x
-
-
-@lru_cache
-def _valid_extent(parameters: UNetParameters) -> Triple:
-    """Some extent that the network accepts, to vary one axis of."""
-    for extent in itertools.count(1):
-        try:
-            output_shape(parameters, (extent, extent, extent))
-        except (UserError, ValueError):
-            continue
-        return extent, extent, extent
-    raise AssertionError
-
-
-def _probe(parameters: UNetParameters, axis: int, extent: int) -> Triple:
-    probe = list(_valid_extent(parameters))
-    probe[axis] = extent
-    z, y, x = probe
     return z, y, x
 
 
@@ -86,7 +40,7 @@ def region_input(parameters: UNetParameters, shape: Triple, tile: Triple) -> Tri
     last = [(s - 1) // t * t for s, t in zip(shape, tile, strict=True)]
     z, y, x = (
         max(
-            begin + tile_input(parameters, extent)[axis]
+            begin + input_shape(parameters, extent)[axis]
             for begin, extent in ((0, _cut(tile, shape)), (last[axis], _cut(tile, _rest(shape, last))))
         )
         for axis in range(3)
@@ -129,7 +83,7 @@ def run_tiled(
     result: torch.Tensor | None = None
     for begin in itertools.product(*(range(0, s, t) for s, t in zip(shape, tile, strict=True))):
         z, y, x = (min(t, s - b) for b, s, t in zip(begin, shape, tile, strict=True))
-        output = network(load(begin, tile_input(parameters, (z, y, x))))[0, :, :z, :y, :x]
+        output = network(load(begin, input_shape(parameters, (z, y, x))))[0, :, :z, :y, :x]
         if result is None:
             result = torch.empty((channels, *shape), dtype=torch.uint8, device=output.device)
         place = tuple(slice(b, b + e) for b, e in zip(begin, (z, y, x), strict=True))

@@ -7,9 +7,11 @@ For setups fed by a descriptor network, raw is larger by that network's context;
 
 from __future__ import annotations
 
-import queue
-import threading
+import itertools
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +27,9 @@ from neuroloom.training.job import TrainingJob
 from neuroloom.training.weights import balance
 from neuroloom.volume.array import Triple
 
-AHEAD = 3
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 4))
+"""Threads that prepare batches: on two cores one, which takes about an eighth of the time of a step of the network."""
+AHEAD = 2 + THREADS
 """Batches prepared ahead."""
 
 
@@ -134,40 +138,26 @@ class BatchMaker:
         return torch.from_numpy(np.stack(results))
 
     def ahead(self, begin: int, end: int) -> Iterator[tuple[int, Batch]]:
-        """Batches begin … end - 1 in order, prepared ahead by a thread.
+        """Batches begin … end - 1 in order, prepared ahead by threads.
 
         Raises:
-            Exception: What the thread raised.
+            Exception: What a thread raised, when its batch is due.
         """
-        done: queue.Queue[tuple[int, Batch] | BaseException] = queue.Queue(maxsize=AHEAD)
-        stop = threading.Event()
-
-        def work() -> None:
+        numbers = iter(range(begin, end))
+        pending: deque[tuple[int, Future[Batch]]] = deque()
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="batches") as pool:
             try:
-                for number in range(begin, end):
-                    item = number, self.make(number)
-                    while not stop.is_set():
-                        try:
-                            done.put(item, timeout=0.1)
-                            break
-                        except queue.Full:
-                            continue
-                    if stop.is_set():
-                        return
-            except BaseException as error:
-                done.put(error)
-
-        thread = threading.Thread(target=work, daemon=True, name="batches")
-        thread.start()
-        try:
-            for _ in range(begin, end):
-                item = done.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()
+                for number in itertools.islice(numbers, AHEAD):
+                    pending.append((number, pool.submit(self.make, number)))
+                while pending:
+                    number, future = pending.popleft()
+                    batch = future.result()
+                    for following in itertools.islice(numbers, 1):
+                        pending.append((following, pool.submit(self.make, following)))
+                    yield number, batch
+            finally:
+                for _, future in pending:
+                    future.cancel()
 
 
 def input_shapes(job: TrainingJob, lsd: unet.UNetParameters | None) -> tuple[Triple, Triple]:

@@ -127,7 +127,8 @@ class _Trainer:
         board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
         best, last = checkpoint_paths(self.folder)
         try:
-            with stop_requests() as stop:
+            # on a GPU too, the run that goes on shall equal the one that was not stopped
+            with stop_requests() as stop, torch.backends.cudnn.flags(deterministic=True, benchmark=False):
                 self._loop(stop, board, best)
         except KeyboardInterrupt:  # the second request: what counts is what was saved last
             raise Interrupted(
@@ -135,6 +136,7 @@ class _Trainer:
             ) from None
         finally:
             board.close()
+        # once more: a run that was killed right after its last state has not written it
         self._save_checkpoint(last)
         write_json(
             self.folder / "done.json",
@@ -309,6 +311,7 @@ class _Trainer:
         # The curve first: of a longer curve the state knows how much counts.
         write_text(self.folder / "curve.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.curve))
         write_bytes(self.folder / "state.pt", buffer.getvalue())
+        self._save_checkpoint(checkpoint_paths(self.folder)[1])
 
     def _resume(self) -> None:
         path = self.folder / "state.pt"

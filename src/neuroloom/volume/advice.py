@@ -1,14 +1,16 @@
 """What the data say about a project's settings: voxel size, σ of the descriptors, how often to draw from each volume.
 
-    σ = 4/3 of the median diameter of the labelled neurites, so that the window sees more than the local cross-section
+    σ = 1.2 times the median diameter of the labelled neurites: the window sees more than the local cross-section
 
 The diameter at a place on a neurite's middle line is twice the distance to its border there. The published σ of 80 nm
-was chosen for tissue (FIB-25) whose median diameter, measured like this, is 60 nm: hence the factor.
+was chosen for tissue (FIB-25) whose median diameter, measured like this, is 66 nm: hence the factor.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from neuroloom.volume.array import Nanometres, Volume, open_volume
 from neuroloom.volume.readers import DATASETS
 from neuroloom.volume.regions import Box, regions_of, slabs_of, stored_box
 
-SIGMA_PER_DIAMETER = 4 / 3
+SIGMA_PER_DIAMETER = 1.2
 _REGION = 160  # voxels; thickness is measured in regions of this extent
 _ROUND = 10.0  # nm
 _LEAST_VOXELS = 3  # σ in voxels, at least; below, the window holds too little to describe a shape
@@ -83,6 +85,69 @@ def advise(
     weights = tuple(max(0.0001, round(count / total, 4)) for count in labelled)
     sigma, because = suggest_sigma(opened, voxel_size)
     return Advice(voxel_size, sigma, because, weights, labelled)
+
+
+def describe_volumes(
+    train: Sequence[str | Path],
+    validate: Sequence[str | Path],
+    predict: Sequence[str | Path],
+    folder: str | Path,
+) -> dict[str, Any]:
+    """The parts of a project file that the data decide.
+
+    Args:
+        train: Labelled containers to train on.
+        validate: Labelled containers to score on.
+        predict: Containers to segment.
+        folder: The project's folder; paths are written as seen from there.
+
+    Returns:
+        Values as they nest in the project file: `voxel_size`, `volumes`, and, with volumes to train on, their weights
+        and `training.sigma_nm`; under "_why", sentences on how they were found.
+
+    Raises:
+        UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels.
+    """
+    groups = {"train": train, "validate": validate, "predict": predict}
+    voxel_size = common_voxel_size([path for paths in groups.values() for path in paths])
+    volumes: dict[str, list[dict[str, Any]]] = {}
+    names: set[str] = set()
+    for kind, paths in groups.items():
+        for path in paths:
+            entry: dict[str, Any] = {"name": _name(Path(path), names), "path": _seen_from(folder, path)}
+            if kind != "predict":
+                open_volume(path, DATASETS["labels"])  # a missing one is told now
+                if (Path(path) / DATASETS["mask"]).exists():
+                    entry["mask"] = DATASETS["mask"]
+            volumes.setdefault(kind, []).append(entry)
+    values: dict[str, Any] = {"voxel_size": list(voxel_size), "volumes": volumes}
+    why = [f"voxel size {_text(voxel_size)} nm, as all volumes say"]
+    if train:
+        advice = advise(train)
+        values["training"] = {"sigma_nm": advice.sigma_nm}
+        why.append(f"sigma_nm {advice.sigma_nm:g}: {advice.because}")
+        for entry, weight, count in zip(volumes["train"], advice.weights, advice.labelled, strict=True):
+            entry["weight"] = weight
+            why.append(f"weight {weight:g} for {entry['name']}: {count} labelled voxels")
+    return {**values, "_why": why}
+
+
+def _name(path: Path, taken: set[str]) -> str:
+    """A name for a volume's results, from its path, unlike all others."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name.removesuffix(".zarr")).lstrip("._-") or "volume"
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _seen_from(folder: str | Path, path: str | Path) -> str:
+    """A path relative to a folder, or as it is where the two share nothing but the root."""
+    base, target = Path(folder).resolve(), Path(path).resolve()
+    if len(Path(os.path.commonpath([base, target])).parts) < 2:
+        return str(target)
+    return Path(os.path.relpath(target, base)).as_posix()
 
 
 def common_voxel_size(paths: Sequence[str | Path], raw: str = DATASETS["raw"]) -> Nanometres:
@@ -147,8 +212,8 @@ def suggest_sigma(volumes: Sequence[tuple[Volume, Volume | None]], voxel_size: S
     least = _LEAST_VOXELS * min(voxel_size)
     sigma = max(_ROUND, round(SIGMA_PER_DIAMETER * median / _ROUND) * _ROUND, math.ceil(least / _ROUND) * _ROUND)
     because = (
-        f"labelled neurites are {median:.0f} nm thick in the median (half of them {quarter:.0f} to {three_quarters:.0f}); "
-        "the window must see more than the local cross-section"
+        f"labelled neurites are {median:.0f} nm thick in the median, half of them {quarter:.0f} to "
+        f"{three_quarters:.0f} nm; the window must see more than the local cross-section"
     )
     return float(sigma), because
 
@@ -179,7 +244,8 @@ def local_diameters(
     values = np.concatenate(found)
     # a label without any border in sight is as far from it as the block is long, or farther
     longest = math.dist((0, 0, 0), [s * v for s, v in zip(labels.shape, voxel_size, strict=True)])
-    return values[values <= longest]
+    # what is thinner than three voxels is a jag of the annotation
+    return values[(values <= longest) & (values > 3 * min(voxel_size))]
 
 
 def _sections(labels: NDArray[Any], mask: NDArray[Any] | None) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:

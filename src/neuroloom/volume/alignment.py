@@ -22,6 +22,7 @@ from scipy import fft, ndimage
 REACH = 12  # voxels; the largest shift that is looked for
 VISIBLE = 0.05  # correlation below which borders do not show in raw
 _BLUR = 1.0  # voxels
+_SURROUND = 3.0  # voxels
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,11 @@ def measure_alignment(
         sigma = [_BLUR if axis in axes else 0.0 for axis in range(3)]
         grey = raw.astype(np.float32)
         slopes = [ndimage.gaussian_filter(grey, sigma, order=[int(a == axis) for a in range(3)]) for axis in axes]
-        dark.append(_correlate(weight, ndimage.gaussian_filter(grey, sigma)))
-        steep.append(_correlate(weight, np.sqrt(sum(slope**2 for slope in slopes))))
+        wide = [_SURROUND / _BLUR * s for s in sigma]
+        # only what is narrow: large dark and bright areas correlate with anything
+        dark.append(_correlate(weight, ndimage.gaussian_filter(grey, sigma) - ndimage.gaussian_filter(grey, wide)))
+        steepness = np.sqrt(sum(slope**2 for slope in slopes))
+        steep.append(_correlate(weight, steepness - ndimage.gaussian_filter(steepness, wide)))
     if not dark:
         return None
     by_grey = np.abs(np.mean(dark, axis=0))
