@@ -84,7 +84,9 @@ def install_torch() -> None:
     report = subprocess.run(
         [PYTHON, "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-", TORCH], capture_output=True, text=True
     )
-    names = [item["metadata"]["name"] for item in json.loads(report.stdout)["install"]] if report.returncode == 0 else []
+    names = (
+        [item["metadata"]["name"] for item in json.loads(report.stdout)["install"]] if report.returncode == 0 else []
+    )
     brings_cuda = not names or any(name.startswith(("nvidia", "cuda", "triton")) for name in names)
     pip("install", "--quiet", TORCH, *(["--index-url", CPU_INDEX] if brings_cuda else []))
 

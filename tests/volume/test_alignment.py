@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from tests.volume.tissue import tissue
 
 from neuroloom.volume import open_volume
@@ -35,16 +36,14 @@ def test_a_known_shift_is_found(shift: tuple[int, int, int], look: str) -> None:
     assert found is not None
     # voxel v of the labels belongs to voxel v - shift of raw
     assert found.shift == tuple(-s for s in shift)
-    assert found.correlation > (0.3 if look != "steps" else 0.1)
+    assert found.correlation > 0.4
 
 
 def test_correlation_is_that_of_the_definition() -> None:
     raw, labels = tissue((30, 32, 34), 20)
     found = measure_alignment([(raw, labels, None)], (8, 8, 8))
     assert found is not None
-    from scipy import ndimage
-
-    grey = ndimage.gaussian_filter(raw.astype(np.float32), 1.0)
+    grey = ndimage.gaussian_filter(raw.astype(np.float32), 1.0) - ndimage.gaussian_filter(raw.astype(np.float32), 3.0)
     grey = grey - grey.mean()
     borders = label_borders(labels) - label_borders(labels).mean()
     inner = tuple(slice(12, n - 12) for n in raw.shape)
@@ -61,6 +60,13 @@ def test_thick_sections_are_compared_in_their_plane() -> None:
     found = measure_alignment([(raw[:, 3:], labels[:, :-3], None)], (40, 4, 4))
     assert found is not None
     assert found.shift[1:] == (-3, 0)
+
+
+def test_thin_membranes_of_label_0_are_borders_and_large_gaps_are_not() -> None:
+    labels = np.ones((9, 9, 20), np.uint64)
+    labels[:, :, 6:9], labels[:, :, 9:12], labels[:, :, 12:] = 0, 2, 0
+    along_x = label_borders(labels)[4, 4].nonzero()[0].tolist()
+    assert along_x == [5, 6, 7, 8, 9, 11, 12, 13, 14]
 
 
 def test_labels_of_another_tissue_correlate_with_nothing() -> None:
@@ -90,4 +96,4 @@ def test_real_volumes_are_aligned_and_shifted_copies_are_not(real_data: Path, na
         found = measure_alignment([(raw[window], labels[labels_window], None)], volume.voxel_size)
         assert found is not None
         assert found.shift == tuple(-s for s in shift)
-        assert found.correlation > 0.15
+        assert found.correlation > 0.3

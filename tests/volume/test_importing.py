@@ -321,9 +321,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert grown < 190, f"{grown} MiB for a volume of 224"
-    np.testing.assert_array_equal(
-        open_volume(tmp_path / "out.zarr", "volumes/raw").array[:, 5, 7], np.arange(1, 225)
-    )
+    np.testing.assert_array_equal(open_volume(tmp_path / "out.zarr", "volumes/raw").array[:, 5, 7], np.arange(1, 225))
 
 
 # ---- types and ranges

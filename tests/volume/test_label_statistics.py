@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_pieces_of_slabs_are_those_of_the_whole(
     labels = random.integers(0, ids + 1, shape).astype(np.uint64) * np.uint64(2**40 + 1)
     mask = (random.random(shape) < 0.9).astype(np.uint8) if masked else None
     borders = [0, *sorted(c for c in cuts if c < shape[0]), shape[0]]
-    slabs = [(labels[a:b], None if mask is None else mask[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    slabs = [(labels[a:b], None if mask is None else mask[a:b]) for a, b in pairwise(borders)]
     found = measure_pieces(slabs)
     got = [(int(a), int(b), bool(c)) for a, b, c in zip(found.label, found.size, found.at_border, strict=True)]
     expected = slow_pieces(labels, mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_regions_lie_inside_and_apart(shape: tuple[int, int, int], begin: tuple[
         assert all(b <= a and a + e <= b + s for a, e, b, s in zip(at, extent, begin, shape, strict=True))
     for axis in range(3):
         spans = sorted({(at[axis], at[axis] + extent[axis]) for at, extent in found})
-        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
 @given(st.tuples(st.integers(1, 700), st.integers(1, 3000), st.integers(1, 3000)), st.integers(0, 90))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
+from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import context
@@ -49,6 +50,7 @@ class Predictor:
     def __init__(
         self, checkpoint: Path, device: str = "auto", precision: str = "auto", tile: Triple | None = None
     ) -> None:
+        keep_freed_memory()
         self.path = checkpoint
         self.loaded = load_checkpoint(checkpoint)
         self.setup = SETUPS[self.loaded.metadata.setup]

@@ -59,18 +59,31 @@ def find_overlap(first: Volume, second: Volume) -> Overlap | None:
         return Overlap(shift, math.prod(box[1]), math.prod(box[1]) / math.prod(second.shape), True)
     if math.prod(first.shape) > WHOLE or math.prod(second.shape) > WHOLE:
         return None
-    probes = _probes(second)
-    for begin, shape in slabs_of(((0, 0, 0), first.shape), first.array.chunks[-3]):
-        slab = np.ascontiguousarray(first.read(begin, shape))
+    # probes of the smaller one are more likely to lie in the part they share
+    swapped = math.prod(first.shape) < math.prod(second.shape)
+    found = _search(second, first) if swapped else _search(first, second)
+    if found is None:
+        return None
+    shift = (-found[0], -found[1], -found[2]) if swapped else found
+    shared = _shared(first.shape, second.shape, shift)
+    assert shared is not None
+    return Overlap(shift, math.prod(shared[1]), math.prod(shared[1]) / math.prod(second.shape), False)
+
+
+def _search(large: Volume, small: Volume) -> Triple | None:
+    """Look for probes of one volume in the other; returns where voxel 0, 0, 0 of the first lies there."""
+    probes = _probes(small)
+    for begin, shape in slabs_of(((0, 0, 0), large.shape), large.array.chunks[-3]):
+        slab = np.ascontiguousarray(large.read(begin, shape))
         data, size = slab.tobytes(), slab.itemsize
         for place, probe in probes:
             at = data.find(probe)
             while at >= 0:
                 z, y, x = (int(i) for i in np.unravel_index(at // size, shape))
-                found = (z + begin[0] - place[0], y - place[1], x - place[2])
-                box = _shared(first.shape, second.shape, found)
-                if at % size == 0 and box is not None and _same(first, second, found, box, place):
-                    return Overlap(found, math.prod(box[1]), math.prod(box[1]) / math.prod(second.shape), False)
+                shift = (z + begin[0] - place[0], y - place[1], x - place[2])
+                box = _shared(large.shape, small.shape, shift)
+                if at % size == 0 and box is not None and _same(large, small, shift, box, place):
+                    return shift
                 at = data.find(probe, at + 1)
     return None
 

@@ -1,0 +1,5 @@
+"""`python -m neuroloom.cli` is `neuroloom`."""
+
+from neuroloom.cli import main
+
+main()

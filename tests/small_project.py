@@ -1,0 +1,78 @@
+"""A project small enough for tests: two made volumes with membranes, a network of a few thousand weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from neuroloom.files import write_text
+from neuroloom.project import FILE_NAME
+from neuroloom.project_template import render
+from neuroloom.volume import create_volume
+
+VOXEL_SIZE = (8.0, 8.0, 8.0)
+
+VALUES: dict[str, Any] = {
+    "voxel_size": list(VOXEL_SIZE),
+    "network": {"feature_maps": 4, "growth": 2, "downsampling": [[2, 2, 2]]},
+    "training": {
+        "sigma_nm": 40.0,
+        "crop": [16, 16, 16],
+        "learning_rate": 0.01,
+        "lsd": {"iterations": 4},
+        "affinities": {"iterations": 12},
+        "validate_every": 4,
+        "snapshot_every": 4,
+        "checkpoint_every": 2,
+    },
+    "prediction": {"block": [16, 24, 24]},
+    "fragments": {"block": [16, 24, 24], "context": [4, 4, 4], "min_seed_distance": 4},
+    "agglomeration": {"block": [32, 24, 48], "context": [8, 8, 8]},
+    "resources": {"workers": 2, "device": "cpu", "precision": "fp32"},
+    "volumes": {
+        "train": [{"name": "train", "path": "data/train.zarr", "mask": "volumes/labels/mask"}],
+        "validate": [{"name": "val", "path": "data/val.zarr"}],
+    },
+}
+
+
+def cells(seed: int, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    """Raw with dark membranes between random cells, and the cells."""
+    random = np.random.default_rng(seed)
+    centres = random.uniform(0, 1, (int(np.prod(shape) / 1200), 3)) * np.array(shape)
+    places = np.stack(np.meshgrid(*(np.arange(s) for s in shape), indexing="ij"), axis=-1)
+    distance, nearest = cKDTree(centres).query(places, k=2)
+    raw = np.clip((distance[..., 1] - distance[..., 0]) * 60, 20, 200) + random.normal(0, 8, shape)
+    return np.clip(raw, 0, 255).astype(np.uint8), nearest[..., 0].astype(np.uint64) + 1
+
+
+def make_volume(path: Path, seed: int, shape: tuple[int, int, int]) -> None:
+    """A volume in the layout of the field."""
+    raw, labels = cells(seed, shape)
+    mask = np.ones(shape, dtype=np.uint8)
+    for name, data in (("raw", raw), ("labels/neuron_ids", labels), ("labels/mask", mask)):
+        create_volume(path, f"volumes/{name}", shape, data.dtype, VOXEL_SIZE, chunks=(16, 16, 16)).write(
+            (0, 0, 0), data
+        )
+
+
+def make_project(folder: Path, values: dict[str, Any] | None = None) -> Path:
+    """A project with its volumes; `values` replace whole sections."""
+    make_volume(folder / "data" / "train.zarr", 1, (40, 44, 48))
+    make_volume(folder / "data" / "val.zarr", 2, (30, 40, 44))
+    write_text(folder / FILE_NAME, render({**VALUES, **(values or {})}))
+    return folder
+
+
+def neuroloom(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would."""
+    command = [sys.executable, "-m", "neuroloom.cli", *(str(argument) for argument in arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)

@@ -1,0 +1,126 @@
+"""Advice follows the data: voxel size, thickness of neurites, number of labelled voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.volume.tissue import NAMES, tissue, write
+
+from neuroloom.errors import UserError
+from neuroloom.project import load_project
+from neuroloom.project_template import render
+from neuroloom.volume import open_volume, regions
+from neuroloom.volume.advice import (
+    SIGMA_PER_DIAMETER,
+    advise,
+    common_voxel_size,
+    count_labelled,
+    describe_volumes,
+    local_diameters,
+)
+
+
+@pytest.mark.parametrize("voxel_size", [(8.0, 8.0, 8.0), (10.0, 5.0, 8.0)])
+@pytest.mark.parametrize("radius", [60.0, 120.0])
+def test_the_diameter_of_a_cylinder(voxel_size: tuple[float, float, float], radius: float) -> None:
+    y, x = np.meshgrid(*[(np.arange(64) - 31.5) * v for v in voxel_size[1:]], indexing="ij")
+    labels = np.broadcast_to(np.where(y**2 + x**2 < radius**2, 5, 0), (40, 64, 64)).astype(np.uint64)
+    diameters = local_diameters(labels, voxel_size)
+    assert len(diameters) >= 40
+    assert abs(np.median(diameters) - 2 * radius) <= 2 * max(voxel_size)
+
+
+def test_thick_sections_are_measured_one_by_one() -> None:
+    labels = np.zeros((6, 64, 64), np.uint64)
+    labels[:, 20:40] = 3  # a slab 20 voxels of 4 nm thick
+    labels[3] = 0
+    diameters = local_diameters(labels, (40, 4, 4))
+    np.testing.assert_allclose(diameters, 80, atol=8)
+
+
+def test_nothing_is_measured_outside_the_mask_or_without_a_border() -> None:
+    labels = np.full((20, 20, 20), 4, np.uint64)
+    assert len(local_diameters(labels, (8, 8, 8))) == 0
+    labels = tissue((20, 40, 40))[1]
+    assert len(local_diameters(labels, (8, 8, 8), np.zeros(labels.shape, np.uint8))) == 0
+
+
+def test_sigma_grows_with_the_neurites(tmp_path: Path) -> None:
+    found = []
+    for cells in (400, 20):
+        path = write(tmp_path / f"{cells}.zarr", *tissue(cells=cells))
+        advice = advise([path])
+        diameters = local_diameters(tissue(cells=cells)[1], (8, 8, 8))
+        assert advice.sigma_nm == max(30, round(SIGMA_PER_DIAMETER * float(np.median(diameters)), -1))
+        assert f"{np.median(diameters):.0f} nm" in advice.because
+        found.append(advice.sigma_nm)
+    assert found[0] < found[1]
+
+
+def test_weights_are_labelled_voxels(tmp_path: Path) -> None:
+    raw, labels = tissue()
+    mask = np.zeros(raw.shape, np.uint8)
+    mask[:12] = 1
+    half = labels.copy()
+    half[:, :32] = 0
+    paths = [write(tmp_path / "a.zarr", raw, labels), write(tmp_path / "b.zarr", raw, half, mask)]
+    advice = advise(paths)
+    assert advice.labelled == (raw.size, raw.size // 8)
+    assert advice.weights == (0.8889, 0.1111)
+
+
+def test_counts_of_large_volumes_are_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = tissue()[1]
+    labels[:, ::2] = 0
+    path = write(tmp_path / "a.zarr", None, labels)
+    exact = count_labelled(open_volume(path, NAMES["labels"]), None)
+    assert exact == np.count_nonzero(labels)
+    monkeypatch.setattr(regions, "WHOLE", 20_000)
+    monkeypatch.setattr(regions, "SAMPLE", 12)
+    estimate = count_labelled(open_volume(path, NAMES["labels"]), None)
+    assert abs(estimate - exact) < 0.1 * exact
+
+
+def test_voxel_sizes_must_agree(tmp_path: Path) -> None:
+    raw = tissue()[0]
+    paths = [write(tmp_path / "a.zarr", raw), write(tmp_path / "b.zarr", raw, voxel_size=(8, 8, 10))]
+    assert common_voxel_size(paths[:1]) == (8, 8, 8)
+    with pytest.raises(UserError, match=r"b.zarr has voxels of 8 x 8 x 10 nm, but .*a.zarr of 8 x 8 x 8"):
+        common_voxel_size(paths)
+
+
+def test_volumes_without_labels_are_refused(tmp_path: Path) -> None:
+    raw, labels = tissue()
+    with pytest.raises(UserError, match="holds no dataset 'volumes/labels/neuron_ids'"):
+        advise([write(tmp_path / "a.zarr", raw)])
+    with pytest.raises(UserError, match="no labelled voxel inside its mask"):
+        advise([write(tmp_path / "b.zarr", raw, labels, np.zeros(raw.shape, np.uint8))])
+
+
+def test_a_project_file_is_filled_in(tmp_path: Path) -> None:
+    raw, labels = tissue()
+    (tmp_path / "x").mkdir()
+    train = write(tmp_path / "data 1.zarr", raw, labels, np.ones(raw.shape, np.uint8))
+    validate = write(tmp_path / "val.zarr", raw, labels)
+    predict = write(tmp_path / "x" / "val.zarr", raw)
+    values = describe_volumes([train], [validate], [predict], tmp_path / "project")
+    assert len(values.pop("_why")) == 3
+    assert values["volumes"]["predict"] == [{"name": "val-2", "path": "../x/val.zarr"}]
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "neuroloom.toml").write_text(render(values))
+    project = load_project(tmp_path / "project")
+    assert project.parameters.voxel_size == (8.0, 8.0, 8.0)
+    assert project.parameters.training.sigma_nm == advise([train]).sigma_nm
+    volume = project.parameters.volumes.train[0]
+    assert (volume.name, volume.weight, volume.mask) == ("data-1", 1.0, NAMES["mask"])
+    assert Path(project.locate(volume.path)) == train
+    assert project.parameters.volumes.validate_[0].mask is None
+
+
+@pytest.mark.real_data
+def test_the_published_sigma_is_suggested_for_its_tissue(real_data: Path) -> None:
+    """80 nm was published for FIB-25; two annotations of it, of different quality, lead there."""
+    for name in ("fib25-train", "fib25-val"):
+        assert advise([real_data / f"{name}.zarr"]).sigma_nm == 80.0
