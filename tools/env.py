@@ -26,7 +26,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def main(extras: list[str]) -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  this file runs before anything is installed
         sys.exit(f"neuroloom needs Python 3.11 or newer; this is {sys.version.split()[0]}. Run: make PYTHON=python3.11")
     stamp = VENV / f".ready-{'-'.join(extras) or 'plain'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + Path(__file__).read_bytes()).hexdigest()

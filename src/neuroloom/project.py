@@ -331,7 +331,7 @@ def _at(lines: dict[Location, int], location: Location, message: str) -> str:
 
 
 def _innermost(problems: Sequence[Any]) -> list[Any]:
-    """One problem for each place: a wrong entry makes its list wrong too, and a choice of types is wrong once for each."""
+    """One problem for each place: a wrong entry makes its list wrong too, a choice of types is wrong once for each."""
     places = [tuple(part for part in problem["loc"] if not _is_union_branch(part)) for problem in problems]
     return [
         problem

@@ -119,8 +119,9 @@ def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
         fit="shrink",
         max_workers=workers,
         max_retries=1,
-        # a worker that raises ends; each failing block may end two, so the cap only stops workers that never start
-        max_worker_restarts=3 * workers + 2 * stage.block_count,
+        # a worker ends with a block that raises, and starting one takes seconds: a few bad blocks are worth going on
+        # for, more are a defect of the input or of this program
+        max_worker_restarts=workers + 6,
         timeout=24 * 3600,
         tracking_path=str(stage.folder / "blocks"),
     )

@@ -51,7 +51,7 @@ class Predict(Stage):
         Raises:
             UserError: The checkpoint has changed, or does not fit the raw's voxel size.
         """
-        if hash_file(self.checkpoint) != self.checkpoint_sha256:
+        if not self.checkpoint.is_file() or hash_file(self.checkpoint) != self.checkpoint_sha256:
             raise UserError(
                 f"{self.checkpoint} is not the file it was when training ended: it is damaged or was replaced. "
                 "Train again, or put the right file back."

@@ -81,7 +81,8 @@ def run_tiled(
         `(channels, z, y, x)` uint8, 0 … 255 for 0 … 1, on the device of the network's output.
     """
     result: torch.Tensor | None = None
-    for begin in itertools.product(*(range(0, s, t) for s, t in zip(shape, tile, strict=True))):
+    begins = [range(0, s, t) for s, t in zip(shape, tile, strict=True)]
+    for begin in itertools.product(begins[0], begins[1], begins[2]):
         z, y, x = (min(t, s - b) for b, s, t in zip(begin, shape, tile, strict=True))
         output = network(load(begin, input_shape(parameters, (z, y, x))))[0, :, :z, :y, :x]
         if result is None:

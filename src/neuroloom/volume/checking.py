@@ -530,12 +530,11 @@ def _judge_specks(
 def _judge_pieces(patient: _Patient, found: Pieces, ids: NDArray[np.uint64]) -> None:
     index = np.searchsorted(ids, found.label)
     pieces = np.bincount(index, minlength=len(ids))
-    largest = np.zeros(len(ids), np.int64)
-    np.maximum.at(largest, index, found.size)
-    second = found.size < largest[index]
     split = int(np.count_nonzero(pieces > 1))
-    apart = second & ~found.at_border & (found.size >= TINY)
-    several = int(np.count_nonzero(second & found.at_border & (found.size >= TINY)))
+    large = found.size >= TINY
+    several = large & (np.bincount(index[large], minlength=len(ids))[index] > 1)
+    apart = several & ~found.at_border
+    leaving = len(np.unique(found.label[several]))
     if not split:
         patient.say("ok", "pieces", "every label is in one piece")
     elif apart.any():
@@ -555,9 +554,9 @@ def _judge_pieces(patient: _Patient, found: Pieces, ids: NDArray[np.uint64]) -> 
         )
     else:
         detail = (
-            f"{several} of these pieces leave the volume and may join outside; score against connected components"
-            if several
-            else f"all but the largest of each leave the volume or are smaller than {TINY} voxels"
+            f"in {leaving} of them these leave the volume and may join outside; score against connected components"
+            if leaving
+            else f"all but one of each are smaller than {TINY} voxels"
         )
         patient.say("ok", "pieces", f"{split} of {len(ids)} labels are in several pieces; {detail}", labels=split)
 

@@ -93,7 +93,10 @@ def measure_raw(slabs: Iterable[tuple[int, NDArray[Any]]], shape: tuple[int, ...
     span = float(np.searchsorted(share, 0.99) - np.searchsorted(share, 0.01))
     return RawStatistics(
         table[:, 0].astype(np.int64),
-        *(table[:, column] for column in range(1, 5)),
+        table[:, 1],
+        table[:, 2],
+        table[:, 3],
+        table[:, 4],
         table[:, 5] > 0,
         minimum,
         maximum,

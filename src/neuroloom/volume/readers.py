@@ -269,13 +269,13 @@ def _read_n5(path: Path, dataset: str | None, role: Role) -> FileArray:
     parent = path / name
     above = _read_attributes(parent.parent) if parent != path else {}
     voxel_size, offset = _n5_placement(attributes, above, axes, location)
-    chunks = store.chunk_layout.read_chunk.shape or (1,) * store.rank
+    chunks = tuple(size or 1 for size in store.chunk_layout.read_chunk.shape or (1,) * store.rank)
 
     def read(at: tuple[slice, ...]) -> NDArray[Any]:
         return np.asarray(store[at].read().result())
 
     return FileArray(
-        location, tuple(store.shape), np.dtype(store.dtype.numpy_dtype), axes, tuple(chunks), read, voxel_size, offset
+        location, tuple(store.shape), np.dtype(store.dtype.numpy_dtype), axes, chunks, read, voxel_size, offset
     )
 
 
@@ -306,7 +306,7 @@ def _n5_placement(
     factors = _numbers(attributes.get("downsamplingFactors")) or [1.0] * 3
     for found, scaled in ((attributes, False), (above, True)):
         for key in ("resolution", "pixelResolution"):
-            value = found.get(key)
+            value: Any = found.get(key)
             units = _units(found)
             if isinstance(value, dict):
                 value, units = value.get("dimensions"), value.get("unit", "")

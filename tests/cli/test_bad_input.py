@@ -1,0 +1,238 @@
+"""Every user mistake on the way through the chain: its own sentence, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neuroloom.chain import Chain, open_project
+from neuroloom.cli import main
+from neuroloom.volume import create_volume, open_volume
+from small_project import VALUES, make_project
+
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process: exit code, and what it says on standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["neuroloom", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("bad") / "p")
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "p"))
+
+
+def replace(project: Path, name: str, data: np.ndarray[Any, Any], voxel_size: tuple[float, ...] = (8, 8, 8)) -> None:
+    path = project / "data" / "train.zarr"
+    create_volume(path, name, data.shape, data.dtype, voxel_size, overwrite=True).write((0, 0, 0), data)
+
+
+def missing_dataset(project: Path) -> None:
+    shutil.rmtree(project / "data" / "train.zarr" / "volumes" / "labels" / "neuron_ids")
+
+
+def other_shape(project: Path) -> None:
+    replace(project, "volumes/labels/neuron_ids", np.ones((40, 44, 47), np.uint64))
+
+
+def other_voxel_size(project: Path) -> None:
+    replace(project, "volumes/raw", np.ones((40, 44, 48), np.uint8), (8, 8, 9))
+
+
+def empty_mask(project: Path) -> None:
+    replace(project, "volumes/labels/mask", np.zeros((40, 44, 48), np.uint8))
+
+
+def float_labels(project: Path) -> None:
+    replace(project, "volumes/labels/neuron_ids", np.ones((40, 44, 48), np.float32))
+
+
+def nan_in_raw(project: Path) -> None:
+    raw = np.full((40, 44, 48), 0.5, np.float32)
+    raw[20, 20, 20] = np.nan
+    replace(project, "volumes/raw", raw)
+
+
+def truncated_chunk(project: Path) -> None:
+    chunk = next(
+        p for p in sorted((project / "data" / "train.zarr" / "volumes" / "raw" / "c").rglob("*")) if p.is_file()
+    )
+    chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
+
+
+def small_volume(project: Path) -> None:
+    for name, kind in (("raw", np.uint8), ("labels/neuron_ids", np.uint64), ("labels/mask", np.uint8)):
+        replace(project, f"volumes/{name}", np.ones((10, 44, 48), kind))
+
+
+def missing_volume(project: Path) -> None:
+    (project / "data" / "train.zarr").rename(project / "data" / "trains.zarr")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (missing_dataset, "holds no dataset 'volumes/labels/neuron_ids'"),
+        (other_shape, "they must be equal"),
+        (other_voxel_size, "they must agree"),
+        (empty_mask, "nothing to learn from"),
+        (float_labels, "labels must be whole numbers"),
+        (nan_in_raw, "holds NaN"),
+        (truncated_chunk, "truncated or damaged"),
+        (small_volume, "smaller than"),
+        (missing_volume, "did you mean"),
+    ],
+)
+def test_bad_volumes(project: Path, call: Call, spoil: Callable[[Path], None], said: str) -> None:
+    spoil(project)
+    code, error = call("run", "--project", project)
+    assert code == 2, error
+    assert said in error
+    assert "Traceback" not in error
+    assert not list(project.rglob("done.json"))
+    assert not list(project.rglob("*.ckpt"))
+    assert not list(project.rglob("lock"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose two networks are trained."""
+    project = make_project(tmp_path_factory.mktemp("trained") / "p")
+    chain = Chain(open_project(project))
+    for setup in ("lsd", "acrlsd"):
+        chain.train(setup, lambda done, total, words: None)
+    return project
+
+
+def folder_of(project: Path, setup: str) -> Path:
+    folder = Chain(open_project(project)).training_folder(setup)
+    assert folder is not None
+    return folder
+
+
+def test_damaged_checkpoint(trained: Path, call: Call) -> None:
+    checkpoint = folder_of(trained, "acrlsd") / "best.ckpt"
+    whole = checkpoint.read_bytes()
+    try:
+        checkpoint.write_bytes(whole[: len(whole) // 2])
+        code, error = call("predict", "--project", trained)
+        assert code == 2
+        assert "damaged or was replaced" in error
+        checkpoint.unlink()
+        code, error = call("predict", "--project", trained)
+        assert code == 2
+        assert str(checkpoint) in error
+    finally:
+        checkpoint.write_bytes(whole)
+
+
+def test_damaged_descriptor_checkpoint(trained: Path, tmp_path: Path, call: Call) -> None:
+    project = trained
+    checkpoint = folder_of(project, "lsd") / "best.ckpt"
+    whole, acrlsd = checkpoint.read_bytes(), folder_of(project, "acrlsd")
+    aside = tmp_path / "aside"
+    shutil.move(acrlsd, aside)
+    try:
+        checkpoint.write_bytes(whole[:1000])
+        code, error = call("train", "acrlsd", "--project", project)
+        assert code == 2
+        assert str(checkpoint) in error
+    finally:
+        checkpoint.write_bytes(whole)
+        shutil.rmtree(acrlsd, ignore_errors=True)
+        shutil.move(aside, acrlsd)
+
+
+def test_another_run_writes_the_same_output(trained: Path, call: Call) -> None:
+    chain = Chain(open_project(trained))
+    stage = chain.predict(chain.volume("val"))
+    assert stage is not None
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        owner = {"host": os.uname().nodename, "pid": other.pid, "started": "now"}
+        (stage.folder / "lock").write_text(json.dumps(owner))
+        code, error = call("predict", "--project", trained)
+        assert code == 2
+        assert f"process {other.pid}" in error
+    finally:
+        other.kill()
+        other.wait()
+        shutil.rmtree(stage.folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+@pytest.mark.parametrize(("options", "said"), [("size=64k", "No room left"), ("ro", "cannot be written")])
+def test_full_and_read_only_disks(trained: Path, call: Call, options: str, said: str) -> None:
+    results = trained / "results"
+    results.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(results)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no mounts here: {mounted.stderr.strip()}")
+    try:
+        code, error = call("predict", "--project", trained)
+        assert code == 2, error
+        assert said in error
+        assert not list(results.rglob("done.json"))
+    finally:
+        subprocess.run(["umount", str(results)], check=True)
+
+
+def test_a_truncated_chunk_of_raw_is_named_while_predicting(trained: Path, call: Call) -> None:
+    path = trained / "data" / "val.zarr" / "volumes" / "raw"
+    chunk = next(p for p in sorted((path / "c").rglob("*")) if p.is_file())
+    whole, times = chunk.read_bytes(), chunk.stat()
+    try:
+        chunk.write_bytes(whole[: len(whole) // 2])
+        code, error = call("run", "--project", trained)
+        assert code == 2
+        assert "truncated or damaged" in error
+    finally:
+        chunk.write_bytes(whole)
+        os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_the_project_file_is_kept_by_init(project: Path, call: Call) -> None:
+    before = (project / "neuroloom.toml").read_text()
+    code, error = call("init", project)
+    assert code == 2
+    assert "exists already" in error
+    assert (project / "neuroloom.toml").read_text() == before
+
+
+def test_descriptors_of_another_sigma_are_trained_again(trained: Path) -> None:
+    file = trained / "neuroloom.toml"
+    original = file.read_text()
+    try:
+        file.write_text(original.replace("sigma_nm = 40.0", "sigma_nm = 48.0"))
+        states = {step.name: step.state for step in Chain(open_project(trained)).steps()}
+        assert states["train lsd"] == states["train acrlsd"] == "to do"
+    finally:
+        file.write_text(original)
+    assert open_volume(trained / "data" / "val.zarr", "volumes/raw").shape == (30, 40, 44)
+    assert VALUES["training"]["sigma_nm"] == 40.0
