@@ -29,6 +29,7 @@ from neuroloom.evaluation.report import (
 )
 from neuroloom.evaluation.thresholds import Evaluation
 from neuroloom.evaluation.truth import connected_truth, erode_truth
+from neuroloom.files import write_bytes
 from neuroloom.networks.setups import SETUPS
 from neuroloom.pictures import contact_sheet
 from neuroloom.project import LabelledVolume, RawVolume
@@ -43,12 +44,19 @@ NAMES = {"lsd": "descriptors (lsd)", "acrlsd": "affinities (acrlsd)", "affs": "a
 
 
 def write_project_report(chain: Chain) -> Path:
-    """Write the report of a project, of whatever is done.
+    """Write the report of a project, of whatever is done, and its pictures of the volumes beside it.
 
     Returns:
         The HTML file.
     """
     write_report(chain.project.report_file, collect(chain))
+    for volume in chain.volumes:
+        columns = _columns(chain, volume)
+        if len(columns) > 1:
+            write_bytes(
+                chain.project.folder / "pictures" / f"{volume.name}.png",
+                contact_sheet(columns, voxel_size=chain.parameters.voxel_size),
+            )
     return chain.project.report_file
 
 

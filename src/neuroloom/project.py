@@ -9,7 +9,7 @@
       results/<volume>/agglomeration-<fingerprint>/     edges per block, forest.arrow
       results/<volume>/segmentation-<fingerprint>/      lut-<threshold>.npz, segmentation.zarr
       evaluation/<volume>-<fingerprint>.json
-      report.html
+      report.html, pictures/<volume>.png
 
 Lengths are in nm where the name says so, in voxels (z, y, x) otherwise.
 """
