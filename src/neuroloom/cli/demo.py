@@ -20,15 +20,15 @@ TRAIN, VALIDATE = "fib25-train", "fib25-val"
 
 SAMPLE: dict[str, Any] = {
     "voxel_size": [8.0, 8.0, 8.0],
-    "network": {"feature_maps": 16, "growth": 2},
+    "network": {"feature_maps": 8, "growth": 3},
     "training": {
         "sigma_nm": 80.0,
         "crop": [64, 64, 64],
         "learning_rate": 0.002,
-        "lsd": {"iterations": 80},
-        "affinities": {"iterations": 90},
-        "validate_every": 40,
-        "snapshot_every": 40,
+        "lsd": {"iterations": 100},
+        "affinities": {"iterations": 210},
+        "validate_every": 30,
+        "snapshot_every": 50,
         "checkpoint_every": 20,
     },
 }
@@ -83,7 +83,7 @@ def _sample_project(folder: Path) -> dict[str, Any]:
                     parameters,
                     shape,
                     (begin, begin, begin),
-                    progress=lambda d, t: advance(d, t, "blocks"),
+                    progress=lambda d, t: advance(d, t, "voxels"),
                 )
     return {**SAMPLE, "volumes": {kind: [_entry(f"sample-{kind}", f"data/{kind}.zarr")] for kind in volumes}}
 

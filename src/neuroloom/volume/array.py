@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors
 from neuroloom.volume.chunks import checked
+from neuroloom.volume.remote import is_url, open_remote, remote_fingerprint
 
 Triple = tuple[int, int, int]
 Nanometres = tuple[float, float, float]
@@ -143,12 +144,15 @@ def open_volume(path: str | Path, dataset: str) -> Volume:
     """Open an existing volume for reading and, where the file system allows, writing.
 
     Args:
-        path: A zarr container (v2 or v3).
+        path: A zarr container (v2 or v3), a folder or a URL.
         dataset: The array's name in it, such as "volumes/raw".
 
     Raises:
         UserError: Missing container or dataset, wrong number of axes, missing or senseless voxel size.
     """
+    if is_url(path):
+        node = open_remote(str(path), dataset)
+        return _volume(node, f"{path}/{dataset.strip('/')}")
     container = Path(path)
     if not container.exists():
         raise UserError(
@@ -164,10 +168,13 @@ def open_volume(path: str | Path, dataset: str) -> Volume:
     if not isinstance(node, zarr.Array):
         inside = ", ".join(name for name in datasets(container) if name.startswith(dataset.strip("/")))
         raise UserError(f"{container}/{dataset} is a group, not an array; it holds {inside or 'no arrays'}. Name one.")
-    location = f"{container}/{dataset.strip('/')}"
-    if node.ndim not in (3, 4):
-        raise UserError(f"{location} has {node.ndim} axes; expected z, y, x with an optional channel axis in front.")
-    return Volume(checked(node, container, dataset.strip("/")), location, *_placement(node, location))
+    return _volume(checked(node, container, dataset.strip("/")), f"{container}/{dataset.strip('/')}")
+
+
+def _volume(array: zarr.Array, location: str) -> Volume:
+    if array.ndim not in (3, 4):
+        raise UserError(f"{location} has {array.ndim} axes; expected z, y, x with an optional channel axis in front.")
+    return Volume(array, location, *_placement(array, location))
 
 
 def create_volume(
@@ -263,6 +270,8 @@ def volume_fingerprint(path: str | Path, dataset: str) -> str:
     Returns:
         SHA-256 as hexadecimal text.
     """
+    if is_url(path):
+        return remote_fingerprint(str(path), dataset)
     folder = Path(path).resolve() / dataset.strip("/")
     digest = hashlib.sha256(str(folder).encode())
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):

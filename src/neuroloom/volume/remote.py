@@ -1,0 +1,69 @@
+"""Volumes behind URLs: zarr containers on HTTP servers and in S3, Azure and Google buckets, read only.
+
+Credentials come from the environment, as the cloud's own tools read them; a public bucket needs none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import obstore
+import zarr
+from zarr.storage import ObjectStore
+
+from neuroloom.errors import UserError
+
+_METADATA = ("zarr.json", ".zarray", ".zattrs")
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether a path is a URL ("https://…", "s3://…", "az://…", "gs://…")."""
+    return "://" in str(path)
+
+
+def open_remote(url: str, dataset: str) -> zarr.Array:
+    """Open an array behind a URL.
+
+    Args:
+        url: The zarr container.
+        dataset: The array's name in it.
+
+    Raises:
+        UserError: The URL cannot be reached, or there is no array.
+    """
+    try:
+        return zarr.open_array(ObjectStore(_store(url), read_only=True), path=dataset.strip("/"), mode="r")
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise UserError(f"{url} holds no dataset {dataset!r}. Check the URL and the name of the dataset.") from error
+    except Exception as error:  # the stores of the clouds have errors of their own
+        raise UserError(
+            f"{url} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}). Check the URL, the "
+            "network and your credentials."
+        ) from error
+
+
+def remote_fingerprint(url: str, dataset: str) -> str:
+    """Hash of the URL and the array's metadata; changed chunks under unchanged metadata are not noticed.
+
+    Args:
+        url: The zarr container.
+        dataset: The array's name in it.
+    """
+    store = _store(url)
+    digest = hashlib.sha256(f"{url} {dataset}".encode())
+    for name in _METADATA:
+        try:
+            digest.update(bytes(obstore.get(store, f"{dataset.strip('/')}/{name}").bytes()))
+        except (FileNotFoundError, obstore.exceptions.BaseError):
+            continue
+    return digest.hexdigest()
+
+
+def _store(url: str) -> obstore.store.ObjectStore:
+    try:
+        return obstore.store.from_url(url, client_options={"allow_http": True}, retry_config={"max_retries": 3})
+    except Exception as error:  # an unknown scheme, a malformed URL
+        raise UserError(
+            f"{url} is no URL that can be read ({str(error).splitlines()[0][:200]}); expected http(s), s3, az or gs."
+        ) from error

@@ -1,0 +1,52 @@
+"""Volumes behind URLs, from an HTTP server on loopback."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuroloom.errors import UserError
+from neuroloom.volume import create_volume, open_volume
+from neuroloom.volume.array import volume_fingerprint
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_volume_behind_a_url_is_read_like_a_folder(tmp_path: Path, url: str) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (20, 30, 40), dtype=np.uint8)
+    create_volume(tmp_path / "v.zarr", "a/raw", values.shape, "uint8", (8, 4, 4), (80, 0, 0), chunks=(8, 8, 8)).write(
+        (0, 0, 0), values
+    )
+    volume = open_volume(f"{url}/v.zarr", "a/raw")
+    assert volume.voxel_size == (8, 4, 4)
+    assert volume.offset == (80, 0, 0)
+    np.testing.assert_array_equal(volume.read((3, 4, 5), (10, 20, 30)), values[3:13, 4:24, 5:35])
+    before = volume_fingerprint(f"{url}/v.zarr", "a/raw")
+    assert before == volume_fingerprint(f"{url}/v.zarr", "a/raw")
+    create_volume(tmp_path / "v.zarr", "a/raw", values.shape, "uint8", (9, 4, 4), overwrite=True)
+    assert volume_fingerprint(f"{url}/v.zarr", "a/raw") != before
+
+
+def test_what_cannot_be_reached_is_said(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="holds no dataset 'a/raw'"):
+        open_volume(f"{url}/v.zarr", "a/raw")
+    with pytest.raises(UserError, match="no URL that can be read"):
+        open_volume("nonsense://x/v.zarr", "raw")
