@@ -269,9 +269,9 @@ def _results(chain: Chain) -> list[Result]:
             results.append(
                 Result(
                     what=f"VOI sum on {volume.name}, {name}",
-                    value=f"{scores.voi_sum:.3f} bits (split {scores.voi_split:.3f} + merge {scores.voi_merge:.3f}); "
-                    f"adapted Rand error {scores.adapted_rand_error:.3f}",
-                    convention=f"threshold {best.threshold:g}",
+                    value=f"{scores.voi_sum:.3f} bits",
+                    convention=f"split {scores.voi_split:.3f} + merge {scores.voi_merge:.3f}; adapted Rand error "
+                    f"{scores.adapted_rand_error:.3f}; threshold {best.threshold:g}",
                 )
             )
     return results
