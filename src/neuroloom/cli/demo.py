@@ -36,13 +36,13 @@ SAMPLE: dict[str, Any] = {
 
 REAL: dict[str, Any] = {
     "voxel_size": [8.0, 8.0, 8.0],
-    "network": {"feature_maps": 16, "growth": 3, "downsampling": [[2, 2, 2], [3, 3, 3]]},
+    "network": {"feature_maps": 8, "growth": 4, "downsampling": [[2, 2, 2], [3, 3, 3]]},
     "training": {
         "sigma_nm": 80.0,
         "crop": [66, 66, 66],
         "learning_rate": 0.001,
-        "lsd": {"iterations": 500},
-        "affinities": {"iterations": 600},
+        "lsd": {"iterations": 1000},
+        "affinities": {"iterations": 1500},
         "validate_every": 100,
         "snapshot_every": 100,
         "checkpoint_every": 25,
