@@ -3,7 +3,7 @@
 # make test   all tests
 # make env    only the set-up, in .venv
 PYTHON ?= python3
-DEMO ?= demo
+DEMO ?= $(if $(DATA),demo-real,demo)
 
 .PHONY: env dev demo test lint docs clean
 
@@ -29,4 +29,4 @@ docs:
 	@.venv/bin/mkdocs build --strict
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv demo demo-real site

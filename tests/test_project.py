@@ -59,7 +59,7 @@ def test_a_file_with_examples_only_says_what_is_missing(tmp_path: Path) -> None:
         ("iterations = 7", "iterations = 7.5", r"line \d+: `training.lsd.iterations` is 7.5; expected a valid integer"),
         ('threshold = "auto"', "threshold = 1.5", r"line \d+: `segmentation.threshold` is 1.5; expected less than"),
         ("# block =", "block = [101, 100, 100] #", r"line \d+: `prediction.block` is \[101, 100, 100\]; expected mult"),
-        ("block = [256, 256, 256]", "block = [192, 256, 256]", r"multiples of `fragments.block` \[128, 128, 128\]"),
+        ("block = [256, 256, 256]", "block = [192, 256, 100]", r"multiples of `fragments.block` \[192, 256, 100\]"),
         ("voxel_size = [8.0, 8.0, 8.0]", "voxel_size = [8.0, 8.0]", r"line 5: `voxel_size\[2\]` is missing"),
         (
             "voxel_size = [8.0, 8.0, 8.0]",

@@ -29,6 +29,7 @@ from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import explain_os_errors, hash_json, lock, write_text
 from neuroloom.fragments.stage import Fragments
+from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS, network_parameters
 from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, TrainingLength, default_workers, load_project
@@ -54,7 +55,19 @@ def open_project(path: Path) -> Project:
     Raises:
         UserError: The file or a volume is wrong; all mistakes are listed with their lines.
     """
-    return load_project(path, volume_problems)
+    return load_project(path, volume_problems, network_problems)
+
+
+def network_problems(project: Project) -> list[Problem]:
+    """A training crop that is no output of the network."""
+    parameters = project.parameters
+    network = network_parameters(parameters.training.setup, parameters.network)
+    crop = parameters.training.crop
+    nearest = unet.output_shape(network, unet.input_shape(network, crop))
+    if nearest == crop:
+        return []
+    message = f"`training.crop` is {list(crop)}, which the network cannot give; the next that it can: {list(nearest)}."
+    return [(("training", "crop"), message)]
 
 
 def volume_problems(project: Project) -> list[Problem]:

@@ -217,6 +217,15 @@ def test_a_truncated_chunk_of_raw_is_named_while_predicting(trained: Path, call:
         os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def test_a_crop_that_the_network_cannot_give(project: Path, call: Call) -> None:
+    file = project / "neuroloom.toml"
+    file.write_text(file.read_text().replace("crop = [16, 16, 16]", "crop = [16, 17, 16]"))
+    code, error = call("run", "--project", project, "--dry-run")
+    assert code == 2
+    assert "`training.crop` is [16, 17, 16]" in error
+    assert "[16, 18, 16]" in error
+
+
 def test_the_project_file_is_kept_by_init(project: Path, call: Call) -> None:
     before = (project / "neuroloom.toml").read_text()
     code, error = call("init", project)

@@ -26,7 +26,7 @@ SAMPLE: dict[str, Any] = {
         "crop": [64, 64, 64],
         "learning_rate": 0.002,
         "lsd": {"iterations": 100},
-        "affinities": {"iterations": 210},
+        "affinities": {"iterations": 240},
         "validate_every": 30,
         "snapshot_every": 50,
         "checkpoint_every": 20,
@@ -67,12 +67,14 @@ def demo_command(
             values["training"]["baseline"] = True
         write_text(folder / FILE_NAME, render(values))
     chain = Chain(open_project(folder))
+    if data and chain.parameters.volumes.train[0].name != TRAIN:
+        raise UserError(f"{folder} is a demo of other data. Choose another folder, or delete it first.")
     print_plan(chain, chain.steps())
     run_all(chain)
 
 
 def _sample_project(folder: Path) -> dict[str, Any]:
-    parameters = SampleParameters(seed=1, voxel_size=(8.0, 8.0, 8.0), look="em")
+    parameters = SampleParameters(seed=1, voxel_size=(8.0, 8.0, 8.0), look="em", calibre=300.0)
     volumes = {"train": (0, (192, 192, 192)), "validate": (2000, (160, 160, 160))}
     for kind, (begin, shape) in volumes.items():
         path = folder / "data" / f"{kind}.zarr"
