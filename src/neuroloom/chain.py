@@ -89,7 +89,7 @@ class Step:
         state: "done", "begun" (some of it is there), or "to do".
         why: Why it is to be done, in a few words.
         folder: Where its results lie; None while its fingerprint is unknown.
-        seconds: A rough estimate of how long it takes, or took.
+        seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
         run: Does what is missing of it.
     """
 
@@ -97,7 +97,7 @@ class Step:
     state: State
     why: str
     folder: Path | None
-    seconds: float
+    seconds: float | None
     run: Callable[[Progress], None] = field(repr=False)
 
 
@@ -424,7 +424,9 @@ class Chain:
                 f"threshold {self.project.threshold:g}" if done and self.project.threshold is not None else "not chosen"
             )
             steps.append(
-                Step("choose threshold", "done" if done else "to do", why, None, 0.1, lambda _: self.choose_threshold())
+                Step(
+                    "choose threshold", "done" if done else "to do", why, None, None, lambda _: self.choose_threshold()
+                )
             )
         steps += [self._stage_step("segment", volume, self.segment) for volume in self.volumes]
         baseline = self.baseline()
@@ -457,13 +459,20 @@ class Chain:
         job = self.job(setup)
         length = self.parameters.training.lsd if setup == "lsd" else self.parameters.training.affinities
         why = f"{length.iterations} steps"
+        step, spent = 0, 0.0
         if trained:
             why = f"{trained.summary['steps']} steps, validation loss {trained.summary['best_validation_loss']:.4f}"
         elif begun and folder is not None:
-            why = f"{_last_step(folder)} of {length.iterations} steps are done"
+            step, spent = _last_step(folder)
+            why = f"{step} of {length.iterations} steps are done"
         elif job is None:
             why += "; waits for the descriptor network"
-        seconds = trained.summary["seconds"] if trained else estimates.training(self.parameters, setup)
+        if trained:
+            seconds = float(trained.summary["seconds"])
+        elif begun and step > 0:
+            seconds = spent / step * (length.iterations - step)
+        else:
+            seconds = estimates.training(self.parameters, setup)
         return Step(f"train {setup}", state, why, folder, seconds, lambda progress: self.train(setup, progress))
 
     def _stage_step(self, name: str, volume: RawVolume, make: Callable[[RawVolume], Stage | None]) -> Step:
@@ -474,7 +483,7 @@ class Chain:
         if stage is not None:
             folder = stage.folder
             state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
-            why = f"{stage.block_count} blocks"
+            why = f"{stage.block_count} block{'s' if stage.block_count != 1 else ''}"
             if state == "done":
                 seconds = float(read_done(stage)["seconds"])
             elif self._other_results(stage):
@@ -502,7 +511,7 @@ class Chain:
             "done" if evaluation else "to do",
             why,
             file,
-            estimates.stage(self.parameters, "evaluate", size),
+            None if evaluation else estimates.stage(self.parameters, "evaluate", size),
             lambda progress: self.evaluate(volume, progress),
         )
 
@@ -531,9 +540,11 @@ def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:
     return threshold, because
 
 
-def _last_step(folder: Path) -> int:
-    lines = (folder / "curve.jsonl").read_text().splitlines()
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+def _last_step(folder: Path) -> tuple[int, float]:
+    """The last step of a training that is not done, and the seconds spent until then."""
+    entries = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    steps = [(int(entry["step"]), float(entry["seconds"])) for entry in entries if "seconds" in entry]
+    return steps[-1] if steps else (0, 0.0)
 
 
 @lru_cache(maxsize=256)

@@ -74,14 +74,12 @@ def print_plan(chain: Chain, steps: list[Step]) -> None:
     print(f"Project {chain.project.folder}")
     width = max(len(step.name) for step in steps)
     for step in steps:
-        took = duration(step.seconds)
-        when = f"took {took}" if step.state == "done" else f"about {took}"
+        when = ""
+        if step.seconds is not None:
+            when = f"{'took' if step.state == 'done' else 'about'} {duration(step.seconds)}"
         print(f"  {step.state:<6}  {step.name:<{width}}  {when:<16}  {step.why}")
-    left = sum(step.seconds for step in steps if step.state != "done")
-    if any(step.state != "done" for step in steps):
-        print(f"Left: roughly {duration(left)} on this machine.")
-    else:
-        print("Everything is done; the report is written again.")
+    left = [step.seconds or 0.0 for step in steps if step.state != "done"]
+    print(f"Left: roughly {duration(sum(left))} on this machine." if left else "Everything is done.")
 
 
 def print_results(chain: Chain) -> None:
@@ -109,7 +107,7 @@ def step_json(step: Step) -> dict[str, Any]:
         "state": step.state,
         "why": step.why,
         "folder": None if step.folder is None else str(step.folder),
-        "seconds": round(step.seconds, 1),
+        "seconds": None if step.seconds is None else round(step.seconds, 1),
     }
 
 
