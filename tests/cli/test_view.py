@@ -26,7 +26,8 @@ def volume(tmp_path: Path) -> Path:
     return tmp_path / "a.zarr"
 
 
-def test_it_shows_until_ctrl_c(volume: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_shows_until_it_is_stopped(volume: Path, sent: signal.Signals) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SSH_CONNECTION"}
     command = [sys.executable, "-c", RUN, "--layer", f"raw={volume}:volumes/raw", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -40,8 +41,8 @@ def test_it_shows_until_ctrl_c(volume: Path) -> None:
             (url,) = [line.strip() for line in lines if "http://127.0.0.1:" in line]
             with urllib.request.urlopen(url, timeout=10) as page:
                 assert page.status == 200
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            process.send_signal(sent)
+            assert process.wait(60) == 0
         finally:
             process.kill()
 

@@ -128,6 +128,7 @@ def marked(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def expected(page: Page, y: tuple[float, float], x: tuple[float, float]) -> NDArray[np.bool_]:
     """Pixels of the page that show nm y[0] … y[1], x[0] … x[1]."""
+    page.page.wait_for_selector(".neuroglancer-rendered-data-panel", state="attached", timeout=60_000)
     box = page.page.evaluate(
         "() => { const r = document.querySelector('.neuroglancer-rendered-data-panel').getBoundingClientRect();"
         " return [r.top + r.height / 2, r.left + r.width / 2]; }"

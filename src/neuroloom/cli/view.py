@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import socket
 import threading
 import webbrowser
@@ -33,6 +34,9 @@ def view_command(
 ) -> None:
     """Look at raw, affinities, fragments, segmentation and truth in neuroglancer."""
     layers = [parse_layer(text) for text in layer] if layer else project_layers(load_project(project), volume)
+    # also where a shell started this in the background, with Ctrl-C switched off
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     viewer = view(layers, port)
     try:
         remote = "SSH_CONNECTION" in os.environ
