@@ -75,7 +75,7 @@ def demo_command(
 
 def _sample_project(folder: Path) -> dict[str, Any]:
     parameters = SampleParameters(seed=1, voxel_size=(8.0, 8.0, 8.0), look="em", calibre=300.0)
-    volumes = {"train": (0, (192, 192, 192)), "validate": (2000, (160, 160, 160))}
+    volumes = {"train": (0, (192, 192, 192)), "validate": (1000, (160, 160, 160))}
     for kind, (begin, shape) in volumes.items():
         path = folder / "data" / f"{kind}.zarr"
         if not path.exists():
