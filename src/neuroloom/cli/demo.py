@@ -36,19 +36,19 @@ SAMPLE: dict[str, Any] = {
 
 REAL: dict[str, Any] = {
     "voxel_size": [8.0, 8.0, 8.0],
-    "network": {"feature_maps": 8, "growth": 4, "downsampling": [[2, 2, 2], [3, 3, 3]]},
+    "network": {"feature_maps": 16, "growth": 3, "downsampling": [[2, 2, 2], [3, 3, 3]]},
     "training": {
         "sigma_nm": 80.0,
         "crop": [66, 66, 66],
         "learning_rate": 0.001,
-        "lsd": {"iterations": 1000},
-        "affinities": {"iterations": 1500},
+        "lsd": {"iterations": 450},
+        "affinities": {"iterations": 700},
         "validate_every": 100,
         "snapshot_every": 100,
         "checkpoint_every": 25,
     },
 }
-"""As much training as fits into ninety minutes on two cores without bf16."""
+"""Meant for ninety minutes on two cores without bf16."""
 
 
 def demo_command(
