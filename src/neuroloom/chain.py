@@ -27,7 +27,7 @@ from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
-from neuroloom.files import explain_os_errors, hash_json, lock, write_text
+from neuroloom.files import explain_os_errors, hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS, network_parameters
@@ -207,7 +207,7 @@ class Chain:
         folder = self.training_folder(setup)
         if folder is None or not (folder / "done.json").exists():
             return None
-        done = json.loads((folder / "done.json").read_text())
+        done = read_json(folder / "done.json")
         return Trained(folder, folder / done["checkpoint"], done["checkpoint_sha256"], done)
 
     def train(self, setup: str, progress: Progress) -> None:

@@ -76,7 +76,24 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). Choose a folder you may write to, or change its "
                 "permissions, and run the same command again."
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR):
+            raise UserError(
+                f"{path} cannot be made ({error.strerror}): a file lies where a folder is needed, or the other way "
+                "round. Choose another place."
+            ) from error
         raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that `write_json` wrote.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged. Delete {path.parent} to do that step again.") from error
 
 
 def hash_file(path: Path) -> str:

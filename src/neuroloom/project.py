@@ -301,7 +301,10 @@ def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Pro
     file = path if path.suffix == ".toml" else path / FILE_NAME
     if not file.is_file():
         raise UserError(f"{file} does not exist. Make a project with `neuroloom init {path if path != file else '.'}`.")
-    text = file.read_text()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text. Save it as plain text in UTF-8.") from error
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -226,6 +226,32 @@ def test_a_crop_that_the_network_cannot_give(project: Path, call: Call) -> None:
     assert "[16, 18, 16]" in error
 
 
+def test_a_project_file_that_is_no_text(project: Path, call: Call) -> None:
+    (project / "neuroloom.toml").write_bytes(b"\xff\xfe")
+    code, error = call("status", "--project", project)
+    assert code == 2
+    assert "no UTF-8 text" in error
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "file").write_text("")
+    code, error = call("init", tmp_path / "file" / "project")
+    assert code == 2
+    assert "a file lies where a folder is needed" in error
+
+
+def test_a_damaged_marker(trained: Path, call: Call) -> None:
+    marker = folder_of(trained, "acrlsd") / "done.json"
+    whole = marker.read_text()
+    try:
+        marker.write_text("{bad")
+        code, error = call("status", "--project", trained)
+        assert code == 2
+        assert f"{marker} is damaged" in error
+    finally:
+        marker.write_text(whole)
+
+
 def test_the_project_file_is_kept_by_init(project: Path, call: Call) -> None:
     before = (project / "neuroloom.toml").read_text()
     code, error = call("init", project)

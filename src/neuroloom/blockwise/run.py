@@ -25,7 +25,7 @@ from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.stage import Stage
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import explain_os_errors, lock, write_json
+from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
@@ -73,7 +73,7 @@ def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) 
 
 def read_done(stage: Stage) -> dict[str, Any]:
     """What `run_stage` wrote when the stage was done."""
-    return dict(json.loads(stage.done_marker.read_text()))
+    return read_json(stage.done_marker)
 
 
 @contextmanager
