@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroloom.chain import Chain, open_project
+from neuroloom.chain import Chain, all_steps, open_project
 from neuroloom.cli import main
 from neuroloom.volume import create_volume, open_volume
 from small_project import VALUES, make_project
@@ -265,7 +265,7 @@ def test_descriptors_of_another_sigma_are_trained_again(trained: Path) -> None:
     original = file.read_text()
     try:
         file.write_text(original.replace("sigma_nm = 40.0", "sigma_nm = 48.0"))
-        states = {step.name: step.state for step in Chain(open_project(trained)).steps()}
+        states = {step.name: step.state for step in all_steps(Chain(open_project(trained)))}
         assert states["train lsd"] == states["train acrlsd"] == "to do"
     finally:
         file.write_text(original)

@@ -218,3 +218,37 @@ class TestNetwork:
 def test_crop_keeps_the_middle() -> None:
     values = torch.arange(6 * 5 * 4).reshape(1, 6, 5, 4)
     assert torch.equal(crop(values, (2, 3, 4)), values[:, 2:4, 1:4, :])
+
+
+def test_a_network_begins_with_what_another_has_learned() -> None:
+    torch.manual_seed(0)
+    other = UNet(UNetParameters(in_channels=1, heads=(("lsd", 10),), feature_maps=2, growth=2))
+    geometry = UNetParameters(in_channels=3, heads=(("affinities", 3),), feature_maps=2, growth=2)
+    network = UNet(geometry)
+    head, further = network.head.weight.clone(), network.down[0][0].weight[:, 1:].clone()  # type: ignore[index]
+    network.begin_with(other)
+    assert torch.equal(network.head.weight, head)
+    assert torch.equal(network.down[0][0].weight[:, 1:], further)  # type: ignore[index]
+    # where the further channels are 0, the last maps are those of the other network
+    maps: list[torch.Tensor] = []
+    for each in (network, other):
+        each.head.register_forward_hook(lambda _module, inputs, _output: maps.append(inputs[0]))
+    values = torch.rand(1, 1, 44, 44, 44)
+    network(torch.cat([values, torch.zeros(1, 2, 44, 44, 44)], dim=1))
+    other(values)
+    torch.testing.assert_close(maps[0], maps[1])
+    assert maps[0].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"in_channels": 4, "heads": (("lsd", 10),)}, True),
+        ({"growth": 4}, False),
+        ({"kernels": ((1, 3, 3),) * 3}, False),
+    ],
+)
+def test_networks_of_the_same_size(change: dict[str, object], same: bool) -> None:
+    one = UNetParameters(in_channels=1, heads=(("affinities", 3),))
+    other = UNetParameters.model_validate({**one.model_dump(), **change})
+    assert one.same_size(other) == other.same_size(one) == same

@@ -90,6 +90,26 @@ class TestLearning:
         snapshots = {path.name for path in (tmp_path / "acrlsd" / "snapshots").iterdir()}
         assert snapshots == {"0000003.zarr", "0000003.png"}
 
+    @pytest.mark.parametrize(
+        ("setup", "network", "begins"),
+        [("acrlsd", {}, True), ("aclsd", {}, False), ("acrlsd", {"feature_maps": 5}, False)],
+    )
+    def test_affinities_begin_with_the_weights_of_the_descriptors(
+        self, make_job: MakeJob, tmp_path: Path, setup: str, network: dict[str, Any], begins: bool
+    ) -> None:
+        job = make_job(iterations=2)
+        lsd = train(job, tmp_path / "lsd")
+        # so slow that weights stay what they were at first
+        size = job.network.model_copy(update=network)
+        second = job.model_copy(
+            update={"setup": setup, "network": size, "iterations": 1, "learning_rate": 1e-12, "weight_average": 0.0}
+        )
+        found = load_checkpoint(train(second, tmp_path / setup, lsd)).network.state_dict()
+        expected = load_checkpoint(lsd).network.state_dict()
+        name = "down.1.0.weight"
+        same = found[name].shape == expected[name].shape and torch.allclose(found[name], expected[name], atol=1e-6)
+        assert same == begins
+
     @pytest.mark.parametrize("setup", ["mtlsd", "aclsd"])
     def test_the_other_setups(self, make_job: MakeJob, tmp_path: Path, setup: str) -> None:
         job = make_job(iterations=1)

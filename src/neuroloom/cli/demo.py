@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from neuroloom.chain import Chain, open_project
+from neuroloom.chain import Chain, all_steps, open_project
+from neuroloom.chain.pacing import fit_training
 from neuroloom.cli.progress import show_progress
 from neuroloom.cli.run import print_plan, run_all
 from neuroloom.errors import UserError
@@ -40,15 +41,16 @@ REAL: dict[str, Any] = {
     "training": {
         "sigma_nm": 80.0,
         "crop": [66, 66, 66],
-        "learning_rate": 0.001,
-        "lsd": {"iterations": 450},
-        "affinities": {"iterations": 700},
+        "learning_rate": 0.003,
         "validate_every": 100,
         "snapshot_every": 100,
         "checkpoint_every": 25,
     },
 }
-"""Meant for ninety minutes on two cores without bf16."""
+"""The numbers of steps are fitted to the machine."""
+
+REAL_MINUTES = 75.0
+"""Both trainings on real data, so that the whole ends within ninety minutes."""
 
 
 def demo_command(
@@ -56,20 +58,23 @@ def demo_command(
     data: Annotated[
         Path | None, typer.Option(help=f"Folder with {TRAIN}.zarr and {VALIDATE}.zarr; default: a made sample.")
     ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=1.0, help="With --data: how long to train; steps are fitted to this machine.")
+    ] = REAL_MINUTES,
     baseline: Annotated[
         bool, typer.Option(help="Also train the same network straight from raw and compare (twice as long).")
     ] = False,
 ) -> None:
     """Do the whole chain on a made sample, or on real electron microscopy; goes on where it was stopped."""
     if not (folder / FILE_NAME).exists():
-        values = _real_project(data) if data else _sample_project(folder)
+        values = _fitted(_real_project(data), minutes) if data else _sample_project(folder)
         if baseline:
             values["training"]["baseline"] = True
         write_text(folder / FILE_NAME, render(values))
     chain = Chain(open_project(folder))
     if data and chain.parameters.volumes.train[0].name != TRAIN:
         raise UserError(f"{folder} is a demo of other data. Choose another folder, or delete it first.")
-    print_plan(chain, chain.steps())
+    print_plan(chain, all_steps(chain))
     run_all(chain)
 
 
@@ -104,6 +109,12 @@ def _real_project(data: Path) -> dict[str, Any]:
             "validate": [_entry(VALIDATE, str((data / f"{VALIDATE}.zarr").resolve()))],
         },
     }
+
+
+def _fitted(values: dict[str, Any], minutes: float) -> dict[str, Any]:
+    print(f"Timing a few training steps, to see how many fit into {minutes:g} minutes on this machine.", flush=True)
+    with show_progress("trial") as advance:
+        return fit_training(values, 60 * minutes, advance)
 
 
 def _entry(name: str, path: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuroloom.chain import Chain, Step, open_project
+from neuroloom.chain import Chain, Step, all_steps, open_project
 from neuroloom.cli.progress import duration, show_progress
 from neuroloom.errors import UserError
 from neuroloom.networks.setups import SETUPS
@@ -29,7 +29,7 @@ def run_command(
     Everything can be interrupted (Ctrl-C) and goes on where it was with the same command.
     """
     chain = Chain(open_project(project))
-    steps = chain.steps()
+    steps = all_steps(chain)
     if as_json:
         print(
             json.dumps({"project": str(chain.project.folder), "steps": [step_json(step) for step in steps]}, indent=2)
@@ -45,12 +45,12 @@ def run_command(
 
 def run_all(chain: Chain, quiet: bool = False) -> None:
     """Run every step that is not done, then write the report."""
-    from neuroloom.chain_report import write_project_report
+    from neuroloom.chain.report import write_project_report
 
     started = time.monotonic()
-    for name in [step.name for step in chain.steps()]:
+    for name in [step.name for step in all_steps(chain)]:
         # what a step is follows from what is done before it
-        step = next(step for step in chain.steps() if step.name == name)
+        step = next(step for step in all_steps(chain) if step.name == name)
         if step.state != "done":
             run_step(step, quiet)
     report = write_project_report(chain)
@@ -114,7 +114,7 @@ def step_json(step: Step) -> dict[str, Any]:
 def status_command(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     """Say what is done and what is not, and why something will be done again."""
     chain = Chain(open_project(project))
-    steps = chain.steps()
+    steps = all_steps(chain)
     if as_json:
         content = {
             "project": str(chain.project.folder),
@@ -220,7 +220,7 @@ def segment_command(
 
 def report_command(project: ProjectOption = Path()) -> None:
     """Write the report of what is done: one HTML page."""
-    from neuroloom.chain_report import write_project_report
+    from neuroloom.chain.report import write_project_report
 
     print(f"Report: {write_project_report(Chain(open_project(project)))}")
 
@@ -236,13 +236,13 @@ def _stage_command(name: str, following: str, volumes: list[str] | None, project
             f"{chain.project.file} names no volume to segment. Add [[volumes.predict]] or [[volumes.validate]]."
         )
     for volume in chosen:
-        steps = {step.name: step for step in chain.steps()}
+        steps = {step.name: step for step in all_steps(chain)}
         before = steps.get(f"{BEFORE.get(name)} {volume.name}")
         if before is not None and before.state != "done":
             raise UserError(f"{volume.name} is not ready: run `neuroloom {BEFORE[name]} {volume.name}` first.")
         step = steps[f"{name} {volume.name}"]
         if step.state != "done":
             run_step(step)
-        step = next(s for s in chain.steps() if s.name == f"{name} {volume.name}")
+        step = next(s for s in all_steps(chain) if s.name == f"{name} {volume.name}")
         print(f"{step.name}: {step.folder}")
     print(f"Next: neuroloom {following} --project {chain.project.folder}")

@@ -74,6 +74,11 @@ class UNetParameters(BaseModel):
         z, y, x = (math.prod(level[axis] for level in self.downsampling) for axis in range(3))
         return z, y, x
 
+    def same_size(self, other: UNetParameters) -> bool:
+        """Whether networks differ in what they see and say only."""
+        free = {"in_channels", "heads"}
+        return self.model_dump(exclude=free) == other.model_dump(exclude=free)
+
     def maps(self, level: int) -> int:
         """Feature maps of a level, counted from 0."""
         return self.feature_maps * int(self.growth) ** level
@@ -275,6 +280,22 @@ class UNet(nn.Module):
             values = self.grow[level](values)
             values = self.up[level](torch.cat([crop(skips.pop(), values.shape[-3:]), values], dim=1))
         return torch.sigmoid(self.head(values))
+
+    @torch.no_grad()
+    def begin_with(self, other: UNet) -> None:
+        """Take over the weights of a network of the same size that sees the first of the input channels.
+
+        The head, and what the first convolution does with the further channels, stay as they are.
+
+        Args:
+            other: The other network, of the same size.
+        """
+        assert self.geometry.same_size(other.geometry)
+        for (name, weight), theirs in zip(self.named_parameters(), other.parameters(), strict=True):
+            if name.startswith("head."):
+                continue
+            part = weight[:, : theirs.shape[1]] if weight.shape != theirs.shape else weight
+            part.copy_(theirs)
 
 
 def crop(values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

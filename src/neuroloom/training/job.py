@@ -105,6 +105,10 @@ class TrainingJob(BaseModel):
         """The network."""
         return network_parameters(self.setup, self.network, self.neighborhood)
 
+    def begins_with(self, lsd: UNetParameters) -> bool:
+        """Whether training starts from the weights of its descriptor network: if both see raw and have one size."""
+        return SETUPS[self.setup].inputs[0] == "raw" and self.geometry.same_size(lsd)
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the heads in order."""

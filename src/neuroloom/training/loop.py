@@ -109,6 +109,8 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
             self.network = UNet(job.geometry)
+        if self.lsd is not None and job.begins_with(self.lsd.metadata.network):
+            self.network.begin_with(self.lsd.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         self.optimiser = torch.optim.Adam(

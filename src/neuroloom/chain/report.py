@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuroloom import __version__
 from neuroloom.blockwise.run import read_done
-from neuroloom.chain import Chain
+from neuroloom.chain.artifacts import Chain
 from neuroloom.evaluation.pictures import error_picture
 from neuroloom.evaluation.positions import find_errors
 from neuroloom.evaluation.report import (
@@ -30,7 +30,6 @@ from neuroloom.evaluation.report import (
 from neuroloom.evaluation.thresholds import Evaluation
 from neuroloom.evaluation.truth import connected_truth, erode_truth
 from neuroloom.files import write_bytes
-from neuroloom.networks.setups import SETUPS
 from neuroloom.pictures import contact_sheet
 from neuroloom.project import LabelledVolume, RawVolume
 from neuroloom.volume import Volume, open_volume
@@ -122,14 +121,9 @@ def _facts(chain: Chain) -> dict[str, str]:
     return facts
 
 
-def _setups(chain: Chain) -> list[str]:
-    setup = chain.parameters.training.setup
-    return (["lsd"] if SETUPS[setup].needs_lsd_network else []) + [setup]
-
-
 def _curves(chain: Chain) -> list[LossCurve]:
     curves = []
-    for setup in _setups(chain):
+    for setup in chain.setups:
         folder = chain.training_folder(setup)
         file = None if folder is None else folder / "curve.jsonl"
         if file is None or not file.exists():
@@ -156,7 +150,7 @@ def _curves(chain: Chain) -> list[LossCurve]:
 
 def _snapshots(chain: Chain) -> list[Figure]:
     figures = []
-    for setup in _setups(chain):
+    for setup in chain.setups:
         folder = chain.training_folder(setup)
         pictures = sorted((folder / "snapshots").glob("*.png")) if folder else []
         if pictures:
@@ -230,7 +224,7 @@ def _errors(chain: Chain, volume: LabelledVolume) -> list[ErrorFigure]:
 
 def _timings(chain: Chain) -> list[StageTime]:
     times = []
-    for setup in _setups(chain):
+    for setup in chain.setups:
         trained = chain.trained(setup)
         if trained is not None:
             steps, seconds = trained.summary["steps"], trained.summary["seconds"]
@@ -285,7 +279,7 @@ def _contenders(chain: Chain) -> list[Contender]:
     contenders = []
     for candidate in (chain, other):
         setup = candidate.parameters.training.setup
-        trained = [candidate.trained(name) for name in _setups(candidate)]
+        trained = [candidate.trained(name) for name in candidate.setups]
         volume = next((v for v in candidate.validation_volumes if candidate.evaluation(v)), None)
         evaluation = candidate.evaluation(volume) if volume else None
         if evaluation is None or any(entry is None for entry in trained):

@@ -1,38 +1,30 @@
-"""The whole chain of a project: which steps there are, which are done, and doing what is missing, in order.
+"""What a project is made of: every training, stage and score, where it lies, and making it.
 
-    train lsd -> train acrlsd -> for every volume: predict -> fragments -> agglomerate
-                                 for validation volumes: evaluate -> the threshold
-                                 for every volume: segment;  then the report
-
-A step's identity is the fingerprint of its parameters and inputs. The fingerprint of a prediction holds the content of
+A thing's identity is the fingerprint of its parameters and inputs. The fingerprint of a prediction holds the content of
 its checkpoint, so it is known once training is done; those of everything after follow from it.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from neuroloom import estimates
 from neuroloom.agglomeration.forest import load_forest
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
-from neuroloom.blockwise.run import read_done
+from neuroloom.chain import estimates
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import explain_os_errors, hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS, network_parameters
 from neuroloom.prediction import Predict, default_block
-from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, TrainingLength, default_workers, load_project
+from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation.lookup import lookup_table
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.job import TrainingJob, TrainingVolume
@@ -42,63 +34,7 @@ from neuroloom.volume.array import volume_fingerprint
 
 Progress = Callable[[int, int, str], None]
 """Called with units done, units in all, and a few words."""
-State = Literal["done", "begun", "to do"]
 S = TypeVar("S", bound=Stage)
-
-
-def open_project(path: Path) -> Project:
-    """Load a project and check that every volume it names can be opened and fits the others.
-
-    Args:
-        path: The project's folder or its `neuroloom.toml`.
-
-    Raises:
-        UserError: The file or a volume is wrong; all mistakes are listed with their lines.
-    """
-    return load_project(path, volume_problems, network_problems)
-
-
-def network_problems(project: Project) -> list[Problem]:
-    """A training crop that is no output of the network."""
-    parameters = project.parameters
-    network = network_parameters(parameters.training.setup, parameters.network)
-    crop = parameters.training.crop
-    nearest = unet.output_shape(network, unet.input_shape(network, crop))
-    if nearest == crop:
-        return []
-    message = f"`training.crop` is {list(crop)}, which the network cannot give; the next that it can: {list(nearest)}."
-    return [(("training", "crop"), message)]
-
-
-def volume_problems(project: Project) -> list[Problem]:
-    """What is wrong with the volumes of a project: missing, another voxel size, labels that do not fit their raw."""
-    problems: list[Problem] = []
-    volumes = project.parameters.volumes
-    for kind, group in (("train", volumes.train), ("validate", volumes.validate_), ("predict", volumes.predict)):
-        for number, volume in enumerate(group):
-            problems += [((*("volumes", kind, number), key), text) for key, text in _problems_of(project, volume)]
-    return problems
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the chain as `status` and `run` see it.
-
-    Attributes:
-        name: Unique: "train lsd", "predict val".
-        state: "done", "begun" (some of it is there), or "to do".
-        why: Why it is to be done, in a few words.
-        folder: Where its results lie; None while its fingerprint is unknown.
-        seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
-        run: Does what is missing of it.
-    """
-
-    name: str
-    state: State
-    why: str
-    folder: Path | None
-    seconds: float | None
-    run: Callable[[Progress], None] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -130,6 +66,12 @@ class Chain:
         self.parameters = project.parameters
 
     # volumes
+
+    @property
+    def setups(self) -> tuple[str, ...]:
+        """What is trained, in order."""
+        setup = self.parameters.training.setup
+        return ("lsd", setup) if SETUPS[setup].needs_lsd_network else (setup,)
 
     @property
     def validation_volumes(self) -> tuple[LabelledVolume, ...]:
@@ -245,9 +187,7 @@ class Chain:
         raw = self.raw(volume)
         shape = raw.open().shape
         settings = self.parameters.prediction
-        setup = self.parameters.training.setup
-        setups = ["lsd", setup] if SETUPS[setup].needs_lsd_network else [setup]
-        networks = [network_parameters(name, self.parameters.network) for name in setups]
+        networks = [network_parameters(setup, self.parameters.network) for setup in self.setups]
         stage = Predict(
             folder=Path(),
             shape=shape,
@@ -397,7 +337,7 @@ class Chain:
         settings = self.parameters.segmentation
         return len(done) == len(evaluations) and choose(done) == (settings.chosen_threshold, settings.chosen_because)
 
-    # steps
+    # running
 
     def run_stage(self, stage: Stage | None, what: str, progress: Progress) -> None:
         """Do what is missing of a stage.
@@ -414,106 +354,6 @@ class Chain:
             workers = 1  # the network itself uses all cores, or the GPU
         unit = "blocks"
         run_stage(stage, workers, lambda done, total: progress(done, total, unit))
-
-    def steps(self) -> list[Step]:
-        """All steps in order, with their state now."""
-        steps = self._steps_to_scores(self.volumes)
-        if self.validation_volumes and self.parameters.segmentation.threshold == "auto":
-            done = self.choice_is_current
-            why = (
-                f"threshold {self.project.threshold:g}" if done and self.project.threshold is not None else "not chosen"
-            )
-            steps.append(
-                Step(
-                    "choose threshold", "done" if done else "to do", why, None, None, lambda _: self.choose_threshold()
-                )
-            )
-        steps += [self._stage_step("segment", volume, self.segment) for volume in self.volumes]
-        baseline = self.baseline()
-        if baseline is not None:
-            for step in baseline._steps_to_scores(self.validation_volumes):
-                steps.append(replace(step, name=step.name if step.name == "train affs" else f"baseline {step.name}"))
-        return steps
-
-    def _steps_to_scores(self, volumes: Sequence[RawVolume]) -> list[Step]:
-        steps = []
-        setup = self.parameters.training.setup
-        for name in (["lsd"] if SETUPS[setup].needs_lsd_network else []) + [setup]:
-            steps.append(self._training_step(name))
-        for volume in volumes:
-            for name, make in (
-                ("predict", self.predict),
-                ("fragments", self.fragments),
-                ("agglomerate", self.agglomerate),
-            ):
-                steps.append(self._stage_step(name, volume, make))
-            if isinstance(volume, LabelledVolume):
-                steps.append(self._evaluation_step(volume))
-        return steps
-
-    def _training_step(self, setup: str) -> Step:
-        folder = self.training_folder(setup)
-        trained = self.trained(setup)
-        begun = folder is not None and (folder / "state.pt").exists()
-        state: State = "done" if trained else "begun" if begun else "to do"
-        job = self.job(setup)
-        length = self.parameters.training.lsd if setup == "lsd" else self.parameters.training.affinities
-        why = f"{length.iterations} steps"
-        step, spent = 0, 0.0
-        if trained:
-            why = f"{trained.summary['steps']} steps, validation loss {trained.summary['best_validation_loss']:.4f}"
-        elif begun and folder is not None:
-            step, spent = _last_step(folder)
-            why = f"{step} of {length.iterations} steps are done"
-        elif job is None:
-            why += "; waits for the descriptor network"
-        if trained:
-            seconds = float(trained.summary["seconds"])
-        elif begun and step > 0:
-            seconds = spent / step * (length.iterations - step)
-        else:
-            seconds = estimates.training(self.parameters, setup)
-        return Step(f"train {setup}", state, why, folder, seconds, lambda progress: self.train(setup, progress))
-
-    def _stage_step(self, name: str, volume: RawVolume, make: Callable[[RawVolume], Stage | None]) -> Step:
-        stage = make(volume)
-        size = self.raw(volume).open().shape
-        state: State = "to do"
-        why, folder, seconds = "waits for what comes before", None, estimates.stage(self.parameters, name, size)
-        if stage is not None:
-            folder = stage.folder
-            state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
-            why = f"{stage.block_count} block{'s' if stage.block_count != 1 else ''}"
-            if state == "done":
-                seconds = float(read_done(stage)["seconds"])
-            elif self._other_results(stage):
-                why += "; parameters or inputs have changed since the last time"
-        return Step(
-            f"{name} {volume.name}",
-            state,
-            why,
-            folder,
-            seconds,
-            lambda progress: self.run_stage(make(volume), f"`{name} {volume.name}`", progress),
-        )
-
-    def _other_results(self, stage: Stage) -> bool:
-        step = stage.folder.name.rsplit("-", 1)[0]
-        return any(other != stage.folder for other in stage.folder.parent.glob(f"{step}-*"))
-
-    def _evaluation_step(self, volume: LabelledVolume) -> Step:
-        evaluation = self.evaluation(volume)
-        file = self.evaluation_file(volume)
-        why = f"VOI sum {evaluation.best.plain.voi_sum:.3f}" if evaluation else "not scored"
-        size = self.raw(volume).open().shape
-        return Step(
-            f"evaluate {volume.name}",
-            "done" if evaluation else "to do",
-            why,
-            file,
-            None if evaluation else estimates.stage(self.parameters, "evaluate", size),
-            lambda progress: self.evaluate(volume, progress),
-        )
 
 
 def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:
@@ -540,61 +380,7 @@ def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:
     return threshold, because
 
 
-def _last_step(folder: Path) -> tuple[int, float]:
-    """The last step of a training that is not done, and the seconds spent until then."""
-    entries = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-    steps = [(int(entry["step"]), float(entry["seconds"])) for entry in entries if "seconds" in entry]
-    return steps[-1] if steps else (0, 0.0)
-
-
 @lru_cache(maxsize=256)
 def _fingerprint(path: str, dataset: str) -> str:
     """`volume_fingerprint`, computed once in a process: nobody edits volumes while a command runs."""
     return volume_fingerprint(path, dataset)
-
-
-def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str]]:
-    path = project.locate(volume.path)
-    if "://" not in path and not Path(path).exists():
-        near = _nearest_path(Path(path))
-        hint = f"did you mean {near}?" if near else "relative paths start at the project file's folder."
-        yield "path", f"`path` {volume.path!r} does not exist; {hint}"
-        return
-    shapes: dict[str, tuple[int, ...]] = {}
-    for key in ("raw", "labels", "mask"):
-        dataset = getattr(volume, key, None)
-        if dataset is None:
-            continue
-        try:
-            opened = open_volume(path, dataset)
-        except UserError as error:
-            yield key, str(error)
-            continue
-        wanted = project.parameters.voxel_size
-        if any(abs(a - b) > 1e-3 * b for a, b in zip(opened.voxel_size, wanted, strict=True)):
-            yield (
-                key,
-                f"{opened.location} has voxels of {_times(opened.voxel_size)} nm, the project's `voxel_size` is "
-                f"{_times(wanted)} nm; they must agree.",
-            )
-        if key == "labels" and opened.dtype.kind not in "ui":
-            yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."
-        shapes[key] = opened.shape
-    for key in ("labels", "mask"):
-        if key in shapes and "raw" in shapes and shapes[key] != shapes["raw"]:
-            yield (
-                key,
-                f"{path}/{getattr(volume, key)} has {_times(shapes[key])} voxels, its raw {_times(shapes['raw'])}; "
-                "they must be equal.",
-            )
-
-
-def _times(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{v:g}" for v in values)
-
-
-def _nearest_path(path: Path) -> str | None:
-    if not path.parent.is_dir():
-        return None
-    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return str(path.parent / near[0]) if near else None

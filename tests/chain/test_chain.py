@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroloom.chain import Chain, choose, open_project
-from neuroloom.estimates import baseline_iterations, step_operations
+from neuroloom.chain import Chain, all_steps, open_project
+from neuroloom.chain.artifacts import choose
+from neuroloom.chain.estimates import baseline_iterations, step_operations
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_segmentation
 from small_project import make_project, neuroloom
 
@@ -44,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_is_there(finished: Path) -> None:
     chain = Chain(open_project(finished))
-    assert all(step.state == "done" for step in chain.steps())
+    assert all(step.state == "done" for step in all_steps(chain))
     assert chain.project.threshold is not None
     assert "lowest VOI sum" in (chain.parameters.segmentation.chosen_because or "")
     volume = chain.volume("val")
@@ -86,7 +87,7 @@ def test_a_changed_parameter_repeats_what_depends_on_it_and_nothing_else(finishe
     original = file.read_text()
     try:
         file.write_text(original.replace('"hist_quant_75"', '"mean"'))
-        steps = {step.name: step.state for step in Chain(open_project(finished)).steps()}
+        steps = {step.name: step.state for step in all_steps(Chain(open_project(finished)))}
         assert {name for name, state in steps.items() if state != "done"} == {
             "agglomerate val",
             "evaluate val",
@@ -94,10 +95,10 @@ def test_a_changed_parameter_repeats_what_depends_on_it_and_nothing_else(finishe
             "segment val",
         }
         file.write_text(original.replace("iterations = 4", "iterations = 5"))
-        steps = {step.name: step.state for step in Chain(open_project(finished)).steps()}
+        steps = {step.name: step.state for step in all_steps(Chain(open_project(finished)))}
         assert set(steps.values()) == {"to do"}
         file.write_text(original.replace("snapshot_every = 4", "snapshot_every = 3"))
-        assert all(step.state == "done" for step in Chain(open_project(finished)).steps())
+        assert all(step.state == "done" for step in all_steps(Chain(open_project(finished))))
     finally:
         file.write_text(original)
     shutil.rmtree(tmp_path)

@@ -1,0 +1,94 @@
+"""Whether a project's volumes and network fit together, before anything starts; all mistakes are told at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+from neuroloom.errors import UserError
+from neuroloom.networks import unet
+from neuroloom.networks.setups import network_parameters
+from neuroloom.project import Problem, Project, RawVolume, load_project
+from neuroloom.volume import open_volume
+
+
+def open_project(path: Path) -> Project:
+    """Load a project and check that every volume it names can be opened and fits the others.
+
+    Args:
+        path: The project's folder or its `neuroloom.toml`.
+
+    Raises:
+        UserError: The file or a volume is wrong; all mistakes are listed with their lines.
+    """
+    return load_project(path, volume_problems, network_problems)
+
+
+def network_problems(project: Project) -> list[Problem]:
+    """A training crop that is no output of the network."""
+    parameters = project.parameters
+    network = network_parameters(parameters.training.setup, parameters.network)
+    crop = parameters.training.crop
+    nearest = unet.output_shape(network, unet.input_shape(network, crop))
+    if nearest == crop:
+        return []
+    message = f"`training.crop` is {list(crop)}, which the network cannot give; the next that it can: {list(nearest)}."
+    return [(("training", "crop"), message)]
+
+
+def volume_problems(project: Project) -> list[Problem]:
+    """What is wrong with the volumes of a project: missing, another voxel size, labels that do not fit their raw."""
+    problems: list[Problem] = []
+    volumes = project.parameters.volumes
+    for kind, group in (("train", volumes.train), ("validate", volumes.validate_), ("predict", volumes.predict)):
+        for number, volume in enumerate(group):
+            problems += [((*("volumes", kind, number), key), text) for key, text in _problems_of(project, volume)]
+    return problems
+
+
+def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str]]:
+    path = project.locate(volume.path)
+    if "://" not in path and not Path(path).exists():
+        near = _nearest_path(Path(path))
+        hint = f"did you mean {near}?" if near else "relative paths start at the project file's folder."
+        yield "path", f"`path` {volume.path!r} does not exist; {hint}"
+        return
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key in ("raw", "labels", "mask"):
+        dataset = getattr(volume, key, None)
+        if dataset is None:
+            continue
+        try:
+            opened = open_volume(path, dataset)
+        except UserError as error:
+            yield key, str(error)
+            continue
+        wanted = project.parameters.voxel_size
+        if any(abs(a - b) > 1e-3 * b for a, b in zip(opened.voxel_size, wanted, strict=True)):
+            yield (
+                key,
+                f"{opened.location} has voxels of {_times(opened.voxel_size)} nm, the project's `voxel_size` is "
+                f"{_times(wanted)} nm; they must agree.",
+            )
+        if key == "labels" and opened.dtype.kind not in "ui":
+            yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."
+        shapes[key] = opened.shape
+    for key in ("labels", "mask"):
+        if key in shapes and "raw" in shapes and shapes[key] != shapes["raw"]:
+            yield (
+                key,
+                f"{path}/{getattr(volume, key)} has {_times(shapes[key])} voxels, its raw {_times(shapes['raw'])}; "
+                "they must be equal.",
+            )
+
+
+def _times(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{v:g}" for v in values)
+
+
+def _nearest_path(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return None
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return str(path.parent / near[0]) if near else None

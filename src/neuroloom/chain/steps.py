@@ -1,0 +1,149 @@
+"""The steps of a project as `run` and `status` see them: what is done, what is begun, what is missing, and doing it.
+
+train lsd -> train acrlsd -> for every volume: predict -> fragments -> agglomerate
+                             for validation volumes: evaluate -> the threshold
+                             for every volume: segment
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from neuroloom.blockwise import Stage
+from neuroloom.blockwise.run import read_done
+from neuroloom.chain import estimates
+from neuroloom.chain.artifacts import Chain, Progress
+from neuroloom.project import LabelledVolume, RawVolume
+
+State = Literal["done", "begun", "to do"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the chain as `status` and `run` see it.
+
+    Attributes:
+        name: Unique: "train lsd", "predict val".
+        state: "done", "begun" (some of it is there), or "to do".
+        why: Why it is to be done, in a few words.
+        folder: Where its results lie; None while its fingerprint is unknown.
+        seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
+        run: Does what is missing of it.
+    """
+
+    name: str
+    state: State
+    why: str
+    folder: Path | None
+    seconds: float | None
+    run: Callable[[Progress], None] = field(repr=False)
+
+
+def all_steps(chain: Chain) -> list[Step]:
+    """All steps of a project in order, with their state now."""
+    steps = _steps_to_scores(chain, chain.volumes)
+    if chain.validation_volumes and chain.parameters.segmentation.threshold == "auto":
+        done = chain.choice_is_current
+        why = f"threshold {chain.project.threshold:g}" if done and chain.project.threshold is not None else "not chosen"
+        steps.append(
+            Step("choose threshold", "done" if done else "to do", why, None, None, lambda _: chain.choose_threshold())
+        )
+    steps += [_stage_step(chain, "segment", volume, chain.segment) for volume in chain.volumes]
+    baseline = chain.baseline()
+    if baseline is not None:
+        for step in _steps_to_scores(baseline, chain.validation_volumes):
+            steps.append(replace(step, name=step.name if step.name == "train affs" else f"baseline {step.name}"))
+    return steps
+
+
+def _steps_to_scores(chain: Chain, volumes: Sequence[RawVolume]) -> list[Step]:
+    steps = [_training_step(chain, setup) for setup in chain.setups]
+    for volume in volumes:
+        for name, make in (
+            ("predict", chain.predict),
+            ("fragments", chain.fragments),
+            ("agglomerate", chain.agglomerate),
+        ):
+            steps.append(_stage_step(chain, name, volume, make))
+        if isinstance(volume, LabelledVolume):
+            steps.append(_evaluation_step(chain, volume))
+    return steps
+
+
+def _training_step(chain: Chain, setup: str) -> Step:
+    folder = chain.training_folder(setup)
+    trained = chain.trained(setup)
+    begun = folder is not None and (folder / "state.pt").exists()
+    state: State = "done" if trained else "begun" if begun else "to do"
+    job = chain.job(setup)
+    length = chain.parameters.training.lsd if setup == "lsd" else chain.parameters.training.affinities
+    why = f"{length.iterations} steps"
+    step, spent = 0, 0.0
+    if trained:
+        why = f"{trained.summary['steps']} steps, validation loss {trained.summary['best_validation_loss']:.4f}"
+    elif begun and folder is not None:
+        step, spent = _last_step(folder)
+        why = f"{step} of {length.iterations} steps are done"
+    elif job is None:
+        why += "; waits for the descriptor network"
+    if trained:
+        seconds = float(trained.summary["seconds"])
+    elif begun and step > 0:
+        seconds = spent / step * (length.iterations - step)
+    else:
+        seconds = estimates.training(chain.parameters, setup)
+    return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress))
+
+
+def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawVolume], Stage | None]) -> Step:
+    stage = make(volume)
+    size = chain.raw(volume).open().shape
+    state: State = "to do"
+    why, folder, seconds = "waits for what comes before", None, estimates.stage(chain.parameters, name, size)
+    if stage is not None:
+        folder = stage.folder
+        state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
+        why = f"{stage.block_count} block{'s' if stage.block_count != 1 else ''}"
+        if state == "done":
+            seconds = float(read_done(stage)["seconds"])
+        elif _other_results(stage):
+            why += "; parameters or inputs have changed since the last time"
+    return Step(
+        f"{name} {volume.name}",
+        state,
+        why,
+        folder,
+        seconds,
+        lambda progress: chain.run_stage(make(volume), f"`{name} {volume.name}`", progress),
+    )
+
+
+def _other_results(stage: Stage) -> bool:
+    step = stage.folder.name.rsplit("-", 1)[0]
+    return any(other != stage.folder for other in stage.folder.parent.glob(f"{step}-*"))
+
+
+def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:
+    evaluation = chain.evaluation(volume)
+    file = chain.evaluation_file(volume)
+    why = f"VOI sum {evaluation.best.plain.voi_sum:.3f}" if evaluation else "not scored"
+    size = chain.raw(volume).open().shape
+    return Step(
+        f"evaluate {volume.name}",
+        "done" if evaluation else "to do",
+        why,
+        file,
+        None if evaluation else estimates.stage(chain.parameters, "evaluate", size),
+        lambda progress: chain.evaluate(volume, progress),
+    )
+
+
+def _last_step(folder: Path) -> tuple[int, float]:
+    """The last step of a training that is not done, and the seconds spent until then."""
+    entries = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    steps = [(int(entry["step"]), float(entry["seconds"])) for entry in entries if "seconds" in entry]
+    return steps[-1] if steps else (0, 0.0)
