@@ -17,7 +17,7 @@ from neuroloom.segmentation.lookup import relabel
 from neuroloom.viewing import layers as module
 from neuroloom.viewing.layers import (
     Layer,
-    array_folder,
+    array_files,
     axis_names,
     bounds,
     check_layers,
@@ -88,9 +88,9 @@ def test_layers_need_names_of_their_own(tmp_path: Path) -> None:
 
 def test_an_array_in_memory_has_no_folder(tmp_path: Path) -> None:
     array = zarr.create_array(zarr.storage.MemoryStore(), shape=(4, 4, 4), dtype="uint8", chunks=(4, 4, 4))
-    with pytest.raises(UserError, match="local zarr only"):
-        array_folder(Volume(array, "memory", (8, 8, 8), (0, 0, 0)))
-    assert (array_folder(make(tmp_path, "volumes/raw")) / "zarr.json").is_file()
+    with pytest.raises(UserError, match="neither in a folder nor behind a URL"):
+        array_files(Volume(array, "memory", (8, 8, 8), (0, 0, 0)))
+    assert (array_files(make(tmp_path, "volumes/raw")) / "zarr.json").is_file()
 
 
 def test_codecs_inside_shards_are_found_and_unknown_ones_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.errors import UserError
-from neuroloom.viewing.server import byte_range, find_file, serve_arrays
+from neuroloom.viewing.server import byte_range, open_file, serve_arrays
 from neuroloom.volume import create_volume
 
 TOKEN = "a0b1c2d3"
@@ -99,8 +99,10 @@ def test_nothing_can_be_written(server: ThreadingHTTPServer) -> None:
 @given(st.text(alphabet="c.0123456789/zarjson%-\\\x00é~", max_size=30))
 def test_no_path_leads_out_of_the_arrays(key: str) -> None:
     root = Path(__file__).parents[1].resolve()
-    found = find_file(f"/{TOKEN}/0/{key}", [root], TOKEN)
-    assert found is None or found.is_relative_to(root)
+    found = open_file(f"/{TOKEN}/0/{key}", [root], TOKEN)
+    if found is not None:
+        found.close()
+        assert Path(found.name).is_relative_to(root)
 
 
 @pytest.mark.parametrize(
@@ -145,3 +147,27 @@ def test_byte_ranges_are_those_of_a_slice(size: int, first: int | None, last: in
 def test_a_taken_port_is_named(server: ThreadingHTTPServer, folder: Path) -> None:
     with pytest.raises(UserError, match=str(server.server_port)):
         serve_arrays([folder], TOKEN, server.server_port)
+
+
+def test_files_behind_a_url_are_passed_on(server: ThreadingHTTPServer, folder: Path) -> None:
+    asked: list[str] = []
+
+    def fetch(key: str) -> bytes | None:
+        asked.append(key)
+        if key == "c/0/0/1":
+            raise OSError("the other server does not answer")
+        return b"0123456789" if key == "c/0/0/0" else None
+
+    both = serve_arrays([folder, fetch], TOKEN)
+    try:
+        assert ask(both, f"/{TOKEN}/0/zarr.json")[1] == (folder / "zarr.json").read_bytes()
+        assert ask(both, f"/{TOKEN}/1/c/0/0/0")[:2] == (200, b"0123456789")
+        assert ask(both, f"/{TOKEN}/1/c/0/0/0", headers={"Range": "bytes=2-4"})[:2] == (206, b"234")
+        assert ask(both, f"/{TOKEN}/1/c/0/0/1")[0] == 502
+        assert ask(both, f"/{TOKEN}/1/c/5/5/5")[0] == 404
+        assert ask(both, f"/{TOKEN}/1/notes.txt")[0] == 404
+        assert ask(both, "/wrong/1/c/0/0/0")[0] == 404
+    finally:
+        both.shutdown()
+        both.server_close()
+    assert asked == ["c/0/0/0", "c/0/0/0", "c/0/0/1", "c/5/5/5"]

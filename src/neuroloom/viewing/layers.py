@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,7 +19,9 @@ import zarr
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
+from neuroloom.viewing.server import ArrayFiles
 from neuroloom.volume.array import Nanometres, Volume
+from neuroloom.volume.remote import remote_file
 
 Kind = Literal["image", "affinities", "labels"]
 
@@ -73,8 +76,8 @@ def check_layers(layers: Sequence[Layer]) -> None:
     """Refuse what the viewer could not draw, before anything is opened.
 
     Raises:
-        UserError: No layers, two of one name, axes or element type that do not fit the kind, a volume that is no local
-            folder, or a lookup table that is too large for the browser.
+        UserError: No layers, two of one name, axes or element type that do not fit the kind, a volume that is
+            neither in a folder nor behind a URL, or a lookup table that is too large for the browser.
     """
     if not layers:
         raise UserError(
@@ -119,21 +122,21 @@ def _check(layer: Layer) -> None:
                 f"The lookup table of {location} has {layer.lookup.shape[1]} fragments; a browser applies up to "
                 f"{LARGEST_LOOKUP}. Show the segmentation instead (`neuroloom segment` writes it)."
             )
-    array_folder(volume)
+    array_files(volume)
 
 
-def array_folder(volume: Volume) -> Path:
-    """The folder that holds a volume's metadata and chunks.
+def array_files(volume: Volume) -> ArrayFiles:
+    """Where the array's metadata and chunks are read: its folder, or, behind a URL, a function of a file's name.
 
     Raises:
-        UserError: The array does not lie in a local folder.
+        UserError: The array lies in neither.
     """
     store = volume.array.store_path.store
-    if not isinstance(store, zarr.storage.LocalStore):
-        raise UserError(
-            f"{volume.location} does not lie in a folder of this machine; the viewer shows local zarr only."
-        )
-    return (Path(store.root) / volume.array.path).resolve()
+    if isinstance(store, zarr.storage.LocalStore):
+        return (Path(store.root) / volume.array.path).resolve()
+    if isinstance(store, zarr.storage.ObjectStore):
+        return partial(remote_file, volume.array)
+    raise UserError(f"{volume.location} lies neither in a folder nor behind a URL; the viewer cannot read it.")
 
 
 def zarr_format(volume: Volume) -> int:

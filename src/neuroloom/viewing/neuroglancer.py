@@ -1,7 +1,7 @@
 """Opens volumes in neuroglancer: its page and the arrays come from this machine, nothing from elsewhere.
 
 browser  --http://127.0.0.1:PORT/v/<token>/-->        neuroglancer's page and state
-         --http://127.0.0.1:PORT + 1/<token>/0/-->    chunks of the zarr arrays, read where they lie
+         --http://127.0.0.1:PORT + 1/<token>/0/-->    chunks of the zarr arrays, read where they lie (behind URLs, too)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import neuroglancer
 from neuroloom.errors import UserError
 from neuroloom.viewing.layers import (
     Layer,
-    array_folder,
+    array_files,
     axis_names,
     bounds,
     check_layers,
@@ -75,7 +75,7 @@ def view(layers: Sequence[Layer], port: int = 0, bind: str = "127.0.0.1", token:
     if neuroglancer.is_server_running():
         raise UserError("This process shows a viewer already. Close it first.")
     secret = token or secrets.token_hex(20)
-    arrays = serve_arrays([array_folder(layer.volume) for layer in layers], secret, port + 1 if port else 0, bind)
+    arrays = serve_arrays([array_files(layer.volume) for layer in layers], secret, port + 1 if port else 0, bind)
 
     def stop() -> None:
         neuroglancer.stop()

@@ -3,16 +3,18 @@
     http://127.0.0.1:PORT/<token>/<number of the array>/c/0/3/1
 
 Only this form is answered: the token must be right, the number one of the arrays given, and the rest must look like
-zarr metadata or a chunk's key. Every other path is 404, so no file outside of the arrays can be named. Pages of any
+zarr metadata or a chunk's key. Every other path is 404, so no file outside of the arrays can be named. Arrays behind
+URLs are fetched and passed on: the browser need not reach them, and no credential leaves this process. Pages of any
 origin may read (the viewer's page has another port), because none can guess the token.
 """
 
 from __future__ import annotations
 
 import hmac
+import io
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,11 +28,17 @@ _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _PIECE = 1 << 20
 
 
-def serve_arrays(folders: Sequence[Path], token: str, port: int = 0, bind: str = "127.0.0.1") -> ThreadingHTTPServer:
+ArrayFiles = Path | Callable[[str], bytes | None]
+"""An array's own folder, or a function that gives the file of a name, None where there is none, OSError if it fails."""
+
+
+def serve_arrays(
+    arrays: Sequence[ArrayFiles], token: str, port: int = 0, bind: str = "127.0.0.1"
+) -> ThreadingHTTPServer:
     """Start to serve zarr arrays in the background.
 
     Args:
-        folders: The arrays' own folders; the first is number 0.
+        arrays: Where their files are read; the first is number 0.
         token: The secret part of the path.
         port: 0 for any free one.
         bind: Address to listen on.
@@ -41,11 +49,11 @@ def serve_arrays(folders: Sequence[Path], token: str, port: int = 0, bind: str =
     Raises:
         UserError: The port is taken or not allowed.
     """
-    roots = [folder.resolve() for folder in folders]
+    roots = [files.resolve() if isinstance(files, Path) else files for files in arrays]
 
     class Handler(_ArrayHandler):
-        def find(self) -> Path | None:
-            return find_file(self.path, roots, token)
+        def open(self) -> BinaryIO | None:
+            return open_file(self.path, roots, token)
 
     try:
         server = ThreadingHTTPServer((bind, port), Handler)
@@ -56,24 +64,30 @@ def serve_arrays(folders: Sequence[Path], token: str, port: int = 0, bind: str =
     return server
 
 
-def find_file(path: str, roots: Sequence[Path], token: str) -> Path | None:
-    """The file that a request names, or None where it names nothing that may be read.
+def open_file(path: str, arrays: Sequence[ArrayFiles], token: str) -> BinaryIO | None:
+    """Open the file that a request names, or None where it names nothing that may be read.
 
     Args:
         path: The request's path, `/<token>/<number>/<key>`.
-        roots: The arrays' folders, resolved.
+        arrays: Where the arrays' files are read; folders are resolved.
         token: The secret part of the path.
+
+    Raises:
+        OSError: The file, or the server it lies on, cannot be read.
     """
     parts = path.partition("?")[0].split("/", 3)
     if len(parts) != 4 or parts[0] or not hmac.compare_digest(parts[1].encode(), token.encode()):
         return None
     number, key = parts[2], parts[3]
-    if not re.fullmatch("[0-9]{1,6}", number) or int(number) >= len(roots) or not _KEY.fullmatch(key):
+    if not re.fullmatch("[0-9]{1,6}", number) or int(number) >= len(arrays) or not _KEY.fullmatch(key):
         return None
-    root = roots[int(number)]
-    file = (root / key).resolve()
+    files = arrays[int(number)]
+    if not isinstance(files, Path):
+        content = files(key)
+        return None if content is None else io.BytesIO(content)
+    file = (files / key).resolve()
     # a link inside the array must not lead out of it
-    return file if file.is_relative_to(root) and file.is_file() else None
+    return file.open("rb") if file.is_relative_to(files) and file.is_file() else None
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -104,8 +118,8 @@ class _ArrayHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     timeout = 60
 
-    def find(self) -> Path | None:
-        """The file that the request names."""
+    def open(self) -> BinaryIO | None:
+        """Open the file that the request names."""
         raise NotImplementedError
 
     def do_GET(self) -> None:
@@ -118,16 +132,19 @@ class _ArrayHandler(BaseHTTPRequestHandler):
         self._start(HTTPStatus.NO_CONTENT, None)
 
     def _answer(self, with_body: bool) -> None:
-        path = self.find()
         try:
-            if path is not None:
-                with path.open("rb") as file:
-                    self._answer_from(file, with_body)
-                return
+            file = self.open()
         except (FileNotFoundError, PermissionError):
             # replaced this moment by a stage, or not for this user to read
-            pass
-        self._start(HTTPStatus.NOT_FOUND, 0)
+            file = None
+        except OSError:
+            self._start(HTTPStatus.BAD_GATEWAY, 0)
+            return
+        if file is None:
+            self._start(HTTPStatus.NOT_FOUND, 0)
+            return
+        with file:
+            self._answer_from(file, with_body)
 
     def _answer_from(self, file: BinaryIO, with_body: bool) -> None:
         size = file.seek(0, 2)

@@ -43,6 +43,27 @@ def open_remote(url: str, dataset: str) -> zarr.Array:
         ) from error
 
 
+def remote_file(array: zarr.Array, name: str) -> bytes | None:
+    """One file of an array that `open_remote` opened.
+
+    Args:
+        array: The array.
+        name: Of its metadata or of a chunk, such as "c/0/3/1".
+
+    Returns:
+        The file's content; None where there is none, as for a chunk of zeros.
+
+    Raises:
+        OSError: The server does not answer.
+    """
+    try:
+        return bytes(obstore.get(array.store_path.store.store, f"{array.path}/{name}").bytes())
+    except FileNotFoundError:
+        return None
+    except obstore.exceptions.BaseError as error:
+        raise OSError(str(error)) from error
+
+
 def remote_fingerprint(url: str, dataset: str) -> str:
     """Hash of the URL and the array's metadata; changed chunks under unchanged metadata are not noticed.
 
