@@ -21,6 +21,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
+from http_folder import served
 from neuroloom.viewing import Layer, Viewer, view
 from neuroloom.volume import Volume, create_volume, open_volume
 
@@ -49,7 +50,7 @@ def cube_mask(volume: Volume) -> NDArray[np.bool_]:
 
 
 @pytest.fixture(scope="module")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> list[Layer]:
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Layer]]:
     folder = tmp_path_factory.mktemp("volumes")
     old = zarr.open_group(str(folder / "old.zarr"), mode="w", zarr_format=2)
     old.create_array(
@@ -79,12 +80,15 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> list[Layer]:
     values[0] = 255
     values[2, :, :, 12:] = 255  # from x = 304 + 12 * 16 = 496 nm on
     affinities.write((0, 0, 0), values)
-    return [
-        Layer("raw", "image", raw),
-        Layer("affinities", "affinities", affinities),
-        Layer("fragments", "labels", labels),
-        Layer("segments", "labels", labels, lookup=table),
-    ]
+    with served(folder) as url:
+        yield [
+            Layer("raw", "image", raw),
+            Layer("raw behind a URL", "image", open_volume(f"{url}/old.zarr", "volumes/raw")),
+            Layer("affinities", "affinities", affinities),
+            Layer("fragments", "labels", labels),
+            Layer("shards behind a URL", "labels", open_volume(f"{url}/new.zarr", "labels")),
+            Layer("segments", "labels", labels, lookup=table),
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +160,19 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
-def test_raw_shows_the_cube_where_it_lies(viewer: Viewer, page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["raw", "raw behind a URL"])
+def test_raw_shows_the_cube_where_it_lies(viewer: Viewer, page: Page, tmp_path: Path, name: str) -> None:
     wanted = expected(page, *CUBE[1:])
-    picture = picture_of(viewer, page, "raw", tmp_path / "raw.png", wanted)
+    picture = picture_of(viewer, page, name, tmp_path / "raw.png", wanted)
     assert_same_place(marked(picture), wanted)
 
 
-def test_labels_of_another_offset_and_voxel_size_lie_on_it(viewer: Viewer, page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["fragments", "shards behind a URL"])
+def test_labels_of_another_offset_and_voxel_size_lie_on_it(
+    viewer: Viewer, page: Page, tmp_path: Path, name: str
+) -> None:
     cube, other = expected(page, *CUBE[1:]), expected(page, (120, 160), (360, 760))
-    picture = picture_of(viewer, page, "fragments", tmp_path / "fragments.png", cube | other)
+    picture = picture_of(viewer, page, name, tmp_path / "fragments.png", cube | other)
     assert_same_place(marked(picture), cube | other)
     left, right = expected(page, CUBE[1], (400, 520)), expected(page, CUBE[1], (520, 640))
     assert not same_colour(picture, left, right)

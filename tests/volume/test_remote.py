@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,24 +9,17 @@ import numpy as np
 import obstore
 import pytest
 
+from http_folder import served
 from neuroloom.errors import UserError
 from neuroloom.volume import create_volume, open_volume
 from neuroloom.volume.array import volume_fingerprint
 from neuroloom.volume.remote import remote_file
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(tmp_path) as address:
+        yield address
 
 
 def test_a_volume_behind_a_url_is_read_like_a_folder(tmp_path: Path, url: str) -> None:

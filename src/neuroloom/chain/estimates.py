@@ -1,7 +1,7 @@
 """Roughly how long steps take on this machine: operations of the networks over a measured rate, and known rates.
 
-Networks: 2 operations per multiply-add, forward for prediction, three times that for a training step. The machine's
-rate is that of one convolution of the size that dominates, measured once per process in about a second.
+Networks: 2 operations per multiply-add, forward for prediction; a training step takes as long as `PASSES` of them. The
+machine's rate is that of one convolution of the size that dominates, measured once per process in about a second.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ CORE_SECONDS_PER_MEGAVOXEL = {"fragments": 0.25, "agglomerate": 0.3, "evaluate":
 SECONDS_PER_STAGE = 5.0
 """Starting workers and compiling kernels."""
 
-EFFICIENCY = 0.5
-"""Share of the convolutions' rate that a whole network reaches."""
+EFFICIENCY = 0.85
+"""Share of the convolutions' rate that a whole network's forward pass reaches."""
+
+PASSES = 3.7
+"""Forward passes that take as long as one training step, which has three times the operations and updates weights."""
 
 
 def training(parameters: Parameters, setup: str) -> float:
@@ -40,7 +43,7 @@ def training(parameters: Parameters, setup: str) -> float:
 
 
 def step_operations(parameters: Parameters, setup: str) -> float:
-    """Floating-point operations of one training step: forward, backward, and the descriptor network's forward pass.
+    """Operations of forward passes that take as long as one training step, with the descriptor network's forward pass.
 
     Args:
         parameters: The project.
@@ -48,7 +51,7 @@ def step_operations(parameters: Parameters, setup: str) -> float:
     """
     network = network_parameters(setup, parameters.network)
     inner = unet.input_shape(network, parameters.training.crop)
-    operations = 3.0 * unet.flop(network, inner)
+    operations = PASSES * unet.flop(network, inner)
     if SETUPS[setup].needs_lsd_network:
         lsd = network_parameters("lsd", parameters.network)
         operations += unet.flop(lsd, unet.input_shape(lsd, inner))
@@ -56,7 +59,7 @@ def step_operations(parameters: Parameters, setup: str) -> float:
 
 
 def baseline_iterations(parameters: Parameters) -> int:
-    """Steps straight from raw that cost as much computing as the project's two trainings together.
+    """Steps straight from raw that take as long as the project's two trainings together.
 
     Args:
         parameters: The project.

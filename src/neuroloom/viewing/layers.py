@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,6 +31,9 @@ LARGEST_LOOKUP = 50_000
 _CODECS = {"bytes", "transpose", "blosc", "zlib", "gzip", "zstd", "crc32c", "sharding_indexed"}
 _TYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
 """What neuroglancer's reader of zarr decodes."""
+
+_REMOTE_FILES = 4
+"""Files of an array behind a URL that are kept in memory."""
 
 _PROBE = 64
 """Voxels per axis that are looked at to choose the grey window."""
@@ -135,7 +138,8 @@ def array_files(volume: Volume) -> ArrayFiles:
     if isinstance(store, zarr.storage.LocalStore):
         return (Path(store.root) / volume.array.path).resolve()
     if isinstance(store, zarr.storage.ObjectStore):
-        return partial(remote_file, volume.array)
+        # the browser asks for the chunks of a shard one after the other, in ranges
+        return lru_cache(_REMOTE_FILES)(partial(remote_file, volume.array))
     raise UserError(f"{volume.location} lies neither in a folder nor behind a URL; the viewer cannot read it.")
 
 
