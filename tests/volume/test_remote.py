@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 from http_folder import served
 from neuroloom.errors import UserError
 from neuroloom.volume import create_volume, open_volume
-from neuroloom.volume.array import volume_fingerprint
+from neuroloom.volume.advice import describe_volumes
+from neuroloom.volume.array import has_dataset, volume_fingerprint
+from neuroloom.volume.checking import check_volumes
 from neuroloom.volume.remote import remote_file
+from small_project import make_volume
 
 
 @pytest.fixture
@@ -58,3 +62,27 @@ def test_what_cannot_be_reached_is_said(tmp_path: Path, url: str) -> None:
         open_volume(f"{url}/v.zarr", "a/raw")
     with pytest.raises(UserError, match="no URL that can be read"):
         open_volume("nonsense://x/v.zarr", "raw")
+
+
+def test_whether_there_is_an_array(tmp_path: Path, url: str) -> None:
+    create_volume(tmp_path / "v.zarr", "a/raw", (8, 8, 8), "uint8", (8, 8, 8))
+    assert has_dataset(f"{url}/v.zarr", "a/raw")
+    assert not has_dataset(f"{url}/v.zarr", "a/labels")
+    with pytest.raises(UserError, match="cannot be read"):
+        has_dataset("http://127.0.0.1:9/v.zarr", "a/raw")
+
+
+def test_volumes_behind_urls_are_checked_and_give_advice_like_folders(tmp_path: Path, url: str) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_volume(tmp_path / f"{name}.zarr", seed, (40, 44, 48))
+    folders, urls = ([f"{place}/{name}.zarr" for name in ("one", "two")] for place in (tmp_path, url))
+    found, expected = (check_volumes(train=[one], validate=[two]) for one, two in (urls, folders))
+    assert found == [
+        dataclasses.replace(e, volume=e.volume.replace(str(tmp_path), url), what=e.what.replace(str(tmp_path), url))
+        for e in expected
+    ]
+    described = describe_volumes(urls[:1], urls[1:], [], tmp_path / "p")
+    assert [v["path"] for kind in ("train", "validate") for v in described["volumes"][kind]] == urls
+    local = describe_volumes(folders[:1], folders[1:], [], tmp_path / "p")
+    assert described["training"] == local["training"]
+    assert described["volumes"]["train"][0]["mask"] == "volumes/labels/mask"

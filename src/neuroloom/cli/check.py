@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,12 +22,12 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 
 
 def check_command(
-    volumes: Annotated[list[Path] | None, typer.Argument(help="zarr volumes to look at")] = None,
+    volumes: Annotated[list[str] | None, typer.Argument(help="zarr volumes (folders or URLs) to look at")] = None,
     train: Annotated[
-        list[Path] | None, typer.Option(metavar="VOLUME", help="volume to train on; may be given again")
+        list[str] | None, typer.Option(metavar="VOLUME", help="volume to train on; may be given again")
     ] = None,
     validate: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(metavar="VOLUME", help="volume to score on; must share nothing with those to train on"),
     ] = None,
     raw: Annotated[str, typer.Option(metavar="DATASET", help="name of the image")] = DATASETS["raw"],

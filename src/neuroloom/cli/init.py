@@ -17,10 +17,11 @@ from neuroloom.volume.advice import describe_volumes
 def init_command(
     folder: Annotated[Path, typer.Argument(help="The new project's folder.")],
     train: Annotated[
-        list[Path] | None, typer.Option("--from", help="Hand-segmented volumes to train on; may be repeated.")
+        list[str] | None,
+        typer.Option("--from", help="Hand-segmented volumes to train on (folders, URLs); may be repeated."),
     ] = None,
-    validate: Annotated[list[Path] | None, typer.Option(help="Hand-segmented volumes to validate on.")] = None,
-    predict: Annotated[list[Path] | None, typer.Option(help="Volumes to segment.")] = None,
+    validate: Annotated[list[str] | None, typer.Option(help="Hand-segmented volumes to validate on.")] = None,
+    predict: Annotated[list[str] | None, typer.Option(help="Volumes to segment.")] = None,
 ) -> None:
     """Write a commented neuroloom.toml; with --from, filled in from the data."""
     file = folder / FILE_NAME

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.errors import UserError
-from neuroloom.volume.array import Nanometres, Volume, open_volume
+from neuroloom.volume.array import Nanometres, Volume, has_dataset, open_volume
 from neuroloom.volume.readers import DATASETS
 from neuroloom.volume.regions import Box, regions_of, slabs_of, stored_box
+from neuroloom.volume.remote import is_url
 
 SIGMA_PER_DIAMETER = 1.2
 _REGION = 160  # voxels; thickness is measured in regions of this extent
@@ -73,7 +74,7 @@ def advise(
     opened = [
         (
             open_volume(path, labels),
-            open_volume(path, mask) if mask is not None and (Path(path) / mask).exists() else None,
+            open_volume(path, mask) if mask is not None and has_dataset(path, mask) else None,
         )
         for path in paths
     ]
@@ -117,7 +118,7 @@ def describe_volumes(
             entry: dict[str, Any] = {"name": _name(Path(path), names), "path": _seen_from(folder, path)}
             if kind != "predict":
                 open_volume(path, DATASETS["labels"])  # a missing one is told now
-                if (Path(path) / DATASETS["mask"]).exists():
+                if has_dataset(path, DATASETS["mask"]):
                     entry["mask"] = DATASETS["mask"]
             volumes.setdefault(kind, []).append(entry)
     values: dict[str, Any] = {"voxel_size": list(voxel_size), "volumes": volumes}
@@ -143,7 +144,9 @@ def _name(path: Path, taken: set[str]) -> str:
 
 
 def _seen_from(folder: str | Path, path: str | Path) -> str:
-    """A path relative to a folder, or as it is where the two share nothing but the root."""
+    """A path relative to a folder, or as it is where the two share nothing but the root; URLs as they are."""
+    if is_url(path):
+        return str(path)
     base, target = Path(folder).resolve(), Path(path).resolve()
     if len(Path(os.path.commonpath([base, target])).parts) < 2:
         return str(target)

@@ -26,7 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors
 from neuroloom.volume.chunks import checked
-from neuroloom.volume.remote import is_url, open_remote, remote_fingerprint
+from neuroloom.volume.remote import is_url, open_remote, remote_exists, remote_fingerprint
 
 Triple = tuple[int, int, int]
 Nanometres = tuple[float, float, float]
@@ -241,6 +241,19 @@ def create_volume(
     z, y, x = (float(v) for v in voxel_size)
     oz, oy, ox = (float(v) for v in offset)
     return Volume(array, location, (z, y, x), (oz, oy, ox))
+
+
+def has_dataset(path: str | Path, dataset: str) -> bool:
+    """Whether a zarr container holds something of that name; it may still be damaged.
+
+    Args:
+        path: The zarr container, a folder or a URL.
+        dataset: The array's name in it.
+
+    Raises:
+        UserError: The URL cannot be reached.
+    """
+    return remote_exists(str(path), dataset) if is_url(path) else (Path(path) / dataset.strip("/")).exists()
 
 
 def datasets(path: str | Path) -> list[str]:

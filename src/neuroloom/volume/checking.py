@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.volume.alignment import REACH, VISIBLE, measure_alignment
-from neuroloom.volume.array import Volume, open_volume
+from neuroloom.volume.array import Volume, has_dataset, open_volume
 from neuroloom.volume.findings import Finding, Severity
 from neuroloom.volume.label_statistics import Pieces, combine, measure_pieces
 from neuroloom.volume.overlap import find_overlap
 from neuroloom.volume.raw_statistics import RawStatistics, measure_raw
 from neuroloom.volume.readers import DATASETS
 from neuroloom.volume.regions import Box, regions_of, slabs_of, stored_box
+from neuroloom.volume.remote import is_url
 from neuroloom.volume.units import nanometres_per
 
 Progress = Callable[[int, int], None]
@@ -41,7 +42,7 @@ _CUBES = 6
 class _Patient:
     """One volume while it is being looked at."""
 
-    path: Path
+    path: str
     raw: Volume | None = None
     labels: Volume | None = None
     mask: Volume | None = None
@@ -49,7 +50,7 @@ class _Patient:
     findings: list[Finding] = field(default_factory=list)
 
     def say(self, severity: Severity, check: str, what: str, why: str = "", remedy: str = "", **numbers: Any) -> None:
-        self.findings.append(Finding(severity, str(self.path), check, what, why, remedy, numbers or None))
+        self.findings.append(Finding(severity, self.path, check, what, why, remedy, numbers or None))
 
 
 def check_volumes(
@@ -76,8 +77,8 @@ def check_volumes(
     Returns:
         The findings, volume by volume, then those about pairs.
     """
-    paths = list(dict.fromkeys(Path(p) for p in (*volumes, *train, *validate)))
-    needed = {Path(p) for p in (*train, *validate)}
+    paths = list(dict.fromkeys(_place(p) for p in (*volumes, *train, *validate)))
+    needed = {_place(p) for p in (*train, *validate)}
     patients = {path: _open(path, raw, labels, mask, path in needed) for path in paths}
     work = sum(_effort(patient) for patient in patients.values())
     done = 0
@@ -101,8 +102,8 @@ def check_volumes(
                     "Copy the volume again from its source, or import it again.",
                 )
     pairs = _check_pairs(
-        [patients[Path(p)] for p in dict.fromkeys(train)],
-        [patients[Path(p)] for p in dict.fromkeys(validate)],
+        [patients[_place(p)] for p in dict.fromkeys(train)],
+        [patients[_place(p)] for p in dict.fromkeys(validate)],
         patients,
     )
     if progress is not None:
@@ -113,16 +114,21 @@ def check_volumes(
 # ---- layout
 
 
-def _open(path: Path, raw: str, labels: str, mask: str, needs_labels: bool) -> _Patient:
+def _place(path: str | Path) -> str:
+    """A path or URL as text, the same for the same place."""
+    return str(path) if is_url(path) else str(Path(path))
+
+
+def _open(path: str, raw: str, labels: str, mask: str, needs_labels: bool) -> _Patient:
     patient = _Patient(path)
     try:
         patient.raw = open_volume(path, raw)
     except UserError as error:
         patient.say("error", "raw", str(error), "Without an image there is nothing to do.", "Check path and dataset.")
-        if not path.exists():
+        if is_url(path) or not Path(path).exists():
             return patient
     for name, key in ((labels, "labels"), (mask, "mask")):
-        if not (path / name).exists():
+        if not has_dataset(path, name):
             if key == "labels" and needs_labels:
                 patient.say(
                     "error",
@@ -138,7 +144,7 @@ def _open(path: Path, raw: str, labels: str, mask: str, needs_labels: bool) -> _
             setattr(patient, key, open_volume(path, name))
         except UserError as error:
             patient.say("error", key, str(error), "It cannot be used as it is.", "Import it again.")
-    if patient.labels is not None and patient.mask is None and not (path / mask).exists():
+    if patient.labels is not None and patient.mask is None and not has_dataset(path, mask):
         patient.say("ok", "mask", "no mask: labels are used everywhere")
     _check_layout(patient)
     return patient
@@ -277,7 +283,9 @@ def _check_raw(patient: _Patient, advance: Callable[[int], None]) -> None:
     patient.content = f"{volume.dtype} {found.content}"
     _judge_range(patient, volume, found)
     _judge_sections(patient, found)
-    written, chunks = int(volume.array.nchunks_initialized), int(volume.array.nchunks)
+    # an HTTP server does not tell which files it has
+    chunks = int(volume.array.nchunks)
+    written = chunks if is_url(volume.location) else int(volume.array.nchunks_initialized)
     if written < chunks:
         patient.say(
             "warning",
@@ -651,7 +659,7 @@ def _effort(patient: _Patient) -> int:
 
 
 def _check_pairs(
-    train: Sequence[_Patient], validate: Sequence[_Patient], patients: dict[Path, _Patient]
+    train: Sequence[_Patient], validate: Sequence[_Patient], patients: dict[str, _Patient]
 ) -> list[Finding]:
     findings: list[Finding] = []
     both = {p.path for p in train} & {p.path for p in validate}

@@ -32,15 +32,26 @@ def open_remote(url: str, dataset: str) -> zarr.Array:
     Raises:
         UserError: The URL cannot be reached, or there is no array.
     """
+    # asked for first: zarr asks for several files at once and leaves the failures of all but one to the event loop
+    if not remote_exists(url, dataset):
+        raise UserError(f"{url} holds no dataset {dataset!r}. Check the URL and the name of the dataset.")
     try:
         return zarr.open_array(ObjectStore(_store(url), read_only=True), path=dataset.strip("/"), mode="r")
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"{url} holds no dataset {dataset!r}. Check the URL and the name of the dataset.") from error
     except Exception as error:  # the stores of the clouds have errors of their own
-        raise UserError(
-            f"{url} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}). Check the URL, the "
-            "network and your credentials."
-        ) from error
+        raise _unreadable(url, error) from error
+
+
+def remote_exists(url: str, dataset: str) -> bool:
+    """Whether there is an array behind a URL.
+
+    Raises:
+        UserError: The URL cannot be reached.
+    """
+    store = _store(url)
+    try:
+        return any(_is_there(store, f"{dataset.strip('/')}/{name}") for name in _METADATA[:2])
+    except obstore.exceptions.BaseError as error:
+        raise _unreadable(url, error) from error
 
 
 def remote_file(array: zarr.Array, name: str) -> bytes | None:
@@ -79,6 +90,21 @@ def remote_fingerprint(url: str, dataset: str) -> str:
         except (FileNotFoundError, obstore.exceptions.BaseError):
             continue
     return digest.hexdigest()
+
+
+def _is_there(store: obstore.store.ObjectStore, name: str) -> bool:
+    try:
+        obstore.head(store, name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unreadable(url: str, error: Exception) -> UserError:
+    return UserError(
+        f"{url} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:300]}). Check the URL, the "
+        "network and your credentials."
+    )
 
 
 def _store(url: str) -> obstore.store.ObjectStore:
