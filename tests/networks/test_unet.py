@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from neuroloom.networks.unet import (
     UNet,
     UNetParameters,
+    Upsampling,
     context,
     crop,
+    feature_values,
     flop,
     input_shape,
     output_shape,
@@ -252,3 +254,19 @@ def test_networks_of_the_same_size(change: dict[str, object], same: bool) -> Non
     one = UNetParameters(in_channels=1, heads=(("affinities", 3),))
     other = UNetParameters.model_validate({**one.model_dump(), **change})
     assert one.same_size(other) == other.same_size(one) == same
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "trilinear", "nearest"])
+def test_feature_values_are_what_convolutions_put_out(upsampling: Upsampling) -> None:
+    geometry = UNetParameters(in_channels=2, heads=(("lsd", 10),), feature_maps=3, growth=2, upsampling=upsampling)
+    network = UNet(geometry)
+    shape = input_shape(geometry, (5, 7, 9))
+    values: list[int] = []
+    for block in (*network.down, *network.up):
+        for layer in (block[0], block[2]):  # type: ignore[index]
+            layer.register_forward_hook(lambda _module, _inputs, output: values.append(output.numel()))
+    for layer in network.grow:
+        layer.register_forward_hook(lambda _module, _inputs, output: values.append(output.numel()))
+    with torch.inference_mode():
+        network(torch.rand(1, 2, *shape))
+    assert feature_values(geometry, shape) == sum(values)

@@ -20,6 +20,7 @@ import torch
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import hash_file
 from neuroloom.networks.checkpoint import load_checkpoint
+from neuroloom.project import Network
 from neuroloom.training import loop
 from neuroloom.training.augmentation import Augmentation
 from neuroloom.training.job import TrainingJob
@@ -299,6 +300,11 @@ class TestRefusal:
     def test_crop_that_is_no_output(self, make_job: MakeJob, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"next that is: \(14, 12, 12\).*Correct `training\.crop`"):
             train(make_job(crop=(13, 12, 12)), tmp_path / "run")
+
+    def test_network_that_no_memory_holds(self, make_job: MakeJob, tmp_path: Path) -> None:
+        huge = Network(feature_maps=4, growth=30_000, downsampling=((2, 2, 2),))
+        with pytest.raises(UserError, match=r"Training lsd takes \d+ GB .* this machine has \d+ GB\. Make `network"):
+            train(make_job(network=huge), tmp_path / "run")
 
     def test_volume_of_another_voxel_size(self, make_job: MakeJob, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="they must agree"):

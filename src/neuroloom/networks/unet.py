@@ -133,6 +133,20 @@ def parameter_count(parameters: UNetParameters) -> int:
         return sum(weight.numel() for weight in UNet(parameters).parameters())
 
 
+def feature_values(parameters: UNetParameters, shape: Sequence[int]) -> int:
+    """Values that all convolutions together put out in one forward pass; training keeps them for the way back.
+
+    Args:
+        parameters: The network.
+        shape: Input extent in voxels, z y x; a valid one.
+    """
+    extents = [_trace(parameters, axis, int(shape[axis])) for axis in range(3)]
+    levels = len(parameters.downsampling)
+    maps = [parameters.maps(level) for level in range(levels + 1) for _ in range(2)]
+    maps += [parameters.maps(level) for level in reversed(range(levels)) for _ in range(3)]
+    return sum(m * math.prod(extent) for m, extent in zip(maps, zip(*extents, strict=True), strict=True))
+
+
 def flop(parameters: UNetParameters, shape: Sequence[int]) -> int:
     """Floating-point operations (two for a multiply-add) of the convolutions of one forward pass.
 

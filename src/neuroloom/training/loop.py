@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -29,9 +30,9 @@ from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import explain_os_errors, hash_file, lock, write_bytes, write_json, write_text
 from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, load_tensors, save_checkpoint
 from neuroloom.networks.memory import keep_freed_memory
-from neuroloom.networks.precision import autocast, choose_device, choose_precision
+from neuroloom.networks.precision import Precision, autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import UNet, crop
+from neuroloom.networks.unet import UNet, crop, feature_values, parameter_count
 from neuroloom.training.augmentation import NO_AUGMENTATION
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, check_voxel_size
@@ -39,6 +40,7 @@ from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.snapshots import write_snapshot
 from neuroloom.training.stopping import stop_requests
 from neuroloom.training.weights import balanced_mse
+from neuroloom.volume.array import Triple
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words (the loss)."""
@@ -106,6 +108,7 @@ class _Trainer:
             # what a frozen network makes of them never changes either
             batches = [maker.make(n) for n in range(job.validation_crops)]
             self.held_out = [(batch, self._inputs(batch.raw)) for batch in batches]
+        _check_memory(job, self.inner_shape, self.device, self.precision)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
             self.network = UNet(job.geometry)
@@ -348,6 +351,20 @@ def learning_rate(step: int, steps: int, highest: float) -> float:
         return highest * (step + 1) / warm_up
     progress = (step - warm_up) / max(1, steps - warm_up)
     return highest * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _check_memory(job: TrainingJob, shape: Triple, device: torch.device, precision: Precision) -> None:
+    """Refuse what cannot fit, before the system ends this process without a word."""
+    weights = parameter_count(job.geometry)
+    # weights, gradients, two moments of Adam and the average; what layers put out is kept for the way back
+    needed = 20 * weights + (2 if precision == "bf16" else 4) * job.batch_size * feature_values(job.geometry, shape)
+    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
+    if needed > there:
+        raise UserError(
+            f"Training {job.setup} takes {needed / 1e9:.0f} GB of memory or more ({weights / 1e6:.1f} million weights, "
+            f"crops of {job.crop} voxels), and this machine has {there / 1e9:.0f} GB. Make `network.feature_maps`, "
+            "`network.growth` or `training.crop` smaller."
+        )
 
 
 def _load_lsd(job: TrainingJob, path: Path | None) -> Checkpoint | None:
