@@ -13,6 +13,9 @@ from neuroloom.project import Network
 from neuroloom.training.augmentation import Augmentation
 from neuroloom.volume.array import Nanometres, Triple
 
+VERSION = 2
+"""Raised when the same job gives other weights than before."""
+
 
 class TrainingVolume(BaseModel):
     """A volume with truth.
@@ -98,7 +101,7 @@ class TrainingJob(BaseModel):
             for volume in group:
                 for key in ("name", "path", "raw", "labels", "mask"):
                     del volume[key]
-        return hash_json(kept)
+        return hash_json({"version": VERSION, **kept})
 
     @property
     def geometry(self) -> UNetParameters:
