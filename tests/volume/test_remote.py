@@ -13,9 +13,9 @@ import pytest
 from http_folder import served
 from neuroloom.errors import UserError
 from neuroloom.volume import create_volume, open_volume
-from neuroloom.volume.advice import describe_volumes
 from neuroloom.volume.array import has_dataset, volume_fingerprint
 from neuroloom.volume.checking import check_volumes
+from neuroloom.volume.checking.advice import describe_volumes
 from neuroloom.volume.remote import remote_file
 from small_project import make_volume
 

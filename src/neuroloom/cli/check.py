@@ -14,9 +14,9 @@ from rich.text import Text
 
 from neuroloom.cli.voxel_progress import voxel_progress
 from neuroloom.errors import UserError
+from neuroloom.volume.array import DATASETS
 from neuroloom.volume.checking import check_volumes
-from neuroloom.volume.findings import Finding, exit_code
-from neuroloom.volume.readers import DATASETS
+from neuroloom.volume.checking.findings import Finding, exit_code
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 

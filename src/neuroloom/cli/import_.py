@@ -11,8 +11,8 @@ from rich.console import Console
 from neuroloom.cli.arguments import floats
 from neuroloom.cli.voxel_progress import voxel_progress
 from neuroloom.errors import UserError
-from neuroloom.volume.conversion import Rescale
 from neuroloom.volume.importing import import_volume
+from neuroloom.volume.importing.conversion import Rescale
 
 _FILE = "HDF5, TIFF, PNG or TIFF folder, NPY, zarr or N5"
 

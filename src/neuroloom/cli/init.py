@@ -11,7 +11,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, write_text
 from neuroloom.project import FILE_NAME
 from neuroloom.project_template import render
-from neuroloom.volume.advice import describe_volumes
+from neuroloom.volume.checking.advice import describe_volumes
 
 
 def init_command(

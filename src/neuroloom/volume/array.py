@@ -30,6 +30,8 @@ from neuroloom.volume.remote import is_url, open_remote, remote_exists, remote_f
 
 Triple = tuple[int, int, int]
 Nanometres = tuple[float, float, float]
+DATASETS = {"raw": "volumes/raw", "labels": "volumes/labels/neuron_ids", "mask": "volumes/labels/mask"}
+"""Where the field keeps the image, the truth and the mask in a zarr container."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.volume.sample_noise import curve_noise, hashed, uniform
+from neuroloom.volume.sample.noise import curve_noise, hashed, uniform
 
 Floats = NDArray[np.float64]
 

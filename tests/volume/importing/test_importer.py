@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from neuroloom.errors import UserError
-from neuroloom.volume import importing, open_volume
-from neuroloom.volume.importing import import_volume
-from neuroloom.volume.sections import natural_key
+from neuroloom.volume import open_volume
+from neuroloom.volume.importing import import_volume, importer
+from neuroloom.volume.importing.sections import natural_key
 
 SIZE = (40.0, 8.0, 4.0)
 SHAPE = (11, 70, 90)
@@ -279,7 +279,7 @@ def test_any_shape_chunking_and_place(
     raw_text = save_npy(folder, np.ascontiguousarray(raw.transpose(order)))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("CHUNK", 8), ("SHARD", 16), ("_REGION", 4096), ("_MEMORY", memory)):
-            patch.setattr(importing, name, value)
+            patch.setattr(importer, name, value)
         import_volume(
             folder / "out.zarr",
             raw=raw_text,
@@ -298,7 +298,7 @@ def test_any_shape_chunking_and_place(
 
 
 def test_large_volumes_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_SHARD_ABOVE", 1000)
+    monkeypatch.setattr(importer, "_SHARD_ABOVE", 1000)
     data = grey((70, 300, 260))
     import_volume(tmp_path / "out.zarr", raw=save_npy(tmp_path, data), voxel_size=SIZE)
     volume = open_volume(tmp_path / "out.zarr", "volumes/raw")
@@ -310,13 +310,13 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     """A stack of compressed sections larger than the memory allowed is imported through a scratch file."""
     code = f"""
 import numpy as np, resource, tifffile
-from neuroloom.volume import importing
-importing._MEMORY = 1 << 22
+from neuroloom.volume.importing import importer
+importer._MEMORY = 1 << 22
 with tifffile.TiffWriter({str(tmp_path / "a.tif")!r}) as file:
     for i in range(224):
         file.write(np.full((1024, 1024), 1 + i, np.uint8), compression="zlib", contiguous=False)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-importing.import_volume({str(tmp_path / "out.zarr")!r}, raw={str(tmp_path / "a.tif")!r}, voxel_size=(8, 8, 8))
+importer.import_volume({str(tmp_path / "out.zarr")!r}, raw={str(tmp_path / "a.tif")!r}, voxel_size=(8, 8, 8))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
@@ -348,7 +348,7 @@ def test_percentiles_ignore_a_few_hot_voxels(tmp_path: Path) -> None:
 
 
 def test_percentiles_of_a_large_file_come_from_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuroloom.volume.conversion._SAMPLE", 2000)
+    monkeypatch.setattr("neuroloom.volume.importing.conversion._SAMPLE", 2000)
     data = np.linspace(0, 60000, int(np.prod(SHAPE))).reshape(SHAPE).astype(np.uint16)
     with pytest.raises(UserError, match=r"from 0 to 59\d+ \(in a sample\)|from 0 to 60000 \(in a sample\)"):
         import_volume(tmp_path / "o.zarr", raw=save_npy(tmp_path, data), voxel_size=SIZE)

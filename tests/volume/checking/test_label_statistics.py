@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from neuroloom.volume.label_statistics import combine, measure_pieces
+from neuroloom.volume.checking.label_statistics import combine, measure_pieces
 
 
 def slow_pieces(labels: NDArray[Any], mask: NDArray[Any] | None) -> list[tuple[int, int, bool]]:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from tests.volume.tissue import tissue
 
 from neuroloom.volume import open_volume
-from neuroloom.volume.alignment import label_borders, measure_alignment
+from neuroloom.volume.checking.alignment import label_borders, measure_alignment
 
 
 def shifted(shift: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -12,7 +12,7 @@ from neuroloom.errors import UserError
 from neuroloom.project import load_project
 from neuroloom.project_template import render
 from neuroloom.volume import open_volume, regions
-from neuroloom.volume.advice import (
+from neuroloom.volume.checking.advice import (
     SIGMA_PER_DIAMETER,
     advise,
     common_voxel_size,

@@ -29,16 +29,16 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, lock
-from neuroloom.volume.array import Nanometres, Triple, Volume, create_volume, open_volume
-from neuroloom.volume.conversion import (
+from neuroloom.volume.array import DATASETS, Nanometres, Triple, Volume, create_volume, open_volume
+from neuroloom.volume.importing.conversion import (
     Convert,
     Rescale,
     labels_conversion,
     mask_conversion,
     raw_conversion,
 )
-from neuroloom.volume.readers import DATASETS, open_source
-from neuroloom.volume.source import Source
+from neuroloom.volume.importing.readers import open_source
+from neuroloom.volume.importing.source import Source
 
 Progress = Callable[[int, int], None]
 

@@ -22,14 +22,13 @@ import zarr
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.volume.array import datasets
+from neuroloom.volume.array import DATASETS, datasets
 from neuroloom.volume.chunks import checked
-from neuroloom.volume.sections import SECTION_SUFFIXES, read_folder, read_tiff
-from neuroloom.volume.source import FileArray, Lengths, Source, along_axes, as_zyx, default_axes, readable
+from neuroloom.volume.importing.sections import SECTION_SUFFIXES, read_folder, read_tiff
+from neuroloom.volume.importing.source import FileArray, Lengths, Source, along_axes, as_zyx, default_axes, readable
 from neuroloom.volume.units import nanometres_per
 
 Role = Literal["raw", "labels", "mask"]
-DATASETS = {"raw": "volumes/raw", "labels": "volumes/labels/neuron_ids", "mask": "volumes/labels/mask"}
 _HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 _FORMATS = "HDF5 (.h5), TIFF, PNG or TIFF folder, NPY, zarr v2 or v3, N5"
 

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.volume.sample_fibres import (
+from neuroloom.volume.sample.fibres import (
     BRANCH_REACH,
     FRAMES,
     THICK_FAMILIES,
@@ -30,8 +30,8 @@ from neuroloom.volume.sample_fibres import (
     dot,
     grow,
 )
-from neuroloom.volume.sample_mend import bins, cut_long_links, mend
-from neuroloom.volume.sample_noise import key_of
+from neuroloom.volume.sample.mend import bins, cut_long_links, mend
+from neuroloom.volume.sample.noise import key_of
 
 Floats = NDArray[np.float64]
 

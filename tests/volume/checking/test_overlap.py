@@ -9,7 +9,7 @@ import pytest
 from tests.volume.tissue import write
 
 from neuroloom.volume import open_volume
-from neuroloom.volume.overlap import find_overlap
+from neuroloom.volume.checking.overlap import find_overlap
 
 BIG = np.random.default_rng(0).integers(1, 255, (60, 80, 120), dtype=np.uint8)
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.volume import open_volume, sample
-from neuroloom.volume.sample import SampleParameters, make_block, write_sample
-from neuroloom.volume.sample_cells import REACH, fill_space
-from neuroloom.volume.sample_looks import _blur, _kernel, develop, halo_of
-from neuroloom.volume.sample_mend import radii_needed
-from neuroloom.volume.sample_neurites import LINK_MAX, Skeletons, skeletons_near
-from neuroloom.volume.sample_noise import field_noise, gauss, hashed, key_of, spline_weights, uniform
+from neuroloom.volume import open_volume
+from neuroloom.volume.sample import SampleParameters, blocks, make_block, write_sample
+from neuroloom.volume.sample.cells import REACH, fill_space
+from neuroloom.volume.sample.looks import _blur, _kernel, develop, halo_of
+from neuroloom.volume.sample.mend import radii_needed
+from neuroloom.volume.sample.neurites import LINK_MAX, Skeletons, skeletons_near
+from neuroloom.volume.sample.noise import field_noise, gauss, hashed, key_of, spline_weights, uniform
 
 Block = tuple[NDArray[np.uint8], NDArray[np.uint64]]
 
@@ -73,7 +73,7 @@ def test_far_corner_of_a_block_is_the_block_of_the_far_corner(em: Block) -> None
 
 
 def test_tile_size_does_not_matter(sharp: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "TILE", 37)
+    monkeypatch.setattr(blocks, "TILE", 37)
     assert same(make_block(SampleParameters(), (0, 0, 0), (96, 96, 96)), sharp)
 
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors
 from neuroloom.volume.array import create_volume
-from neuroloom.volume.sample_cells import REACH, fill_space
-from neuroloom.volume.sample_looks import Look, develop, halo_of, paint
-from neuroloom.volume.sample_neurites import Skeletons, skeletons_near
-from neuroloom.volume.sample_noise import field_noise, key_of
+from neuroloom.volume.sample.cells import REACH, fill_space
+from neuroloom.volume.sample.looks import Look, develop, halo_of, paint
+from neuroloom.volume.sample.neurites import Skeletons, skeletons_near
+from neuroloom.volume.sample.noise import field_noise, key_of
 
 Triple = tuple[int, int, int]
 

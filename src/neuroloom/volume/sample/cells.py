@@ -17,8 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.volume.sample_mend import RAISED_MAX
-from neuroloom.volume.sample_neurites import LINK_MAX, Skeletons
+from neuroloom.volume.sample.mend import RAISED_MAX
+from neuroloom.volume.sample.neurites import LINK_MAX, Skeletons
 
 Float32 = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit
 
-from neuroloom.volume.sample_fibres import THICK_RADIUS_MAX, THIN_RADIUS_MAX
+from neuroloom.volume.sample.fibres import THICK_RADIUS_MAX, THIN_RADIUS_MAX
 
 CLEARANCE = 36.0  # nm; half of it is left between the skeleton and the membrane
 RAISED_MAX = 2.0 * THIN_RADIUS_MAX  # nm; no radius is raised beyond

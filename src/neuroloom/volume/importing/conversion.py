@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.volume.source import Source
+from neuroloom.volume.importing.source import Source
 
 Convert = Callable[[NDArray[Any], Sequence[int]], NDArray[Any]]
 """Takes a block and where it begins, z y x (for messages); returns the block as the volume keeps it."""

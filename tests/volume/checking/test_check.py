@@ -12,7 +12,7 @@ from tests.volume.tissue import NAMES, tissue, write
 
 from neuroloom.volume import open_volume, regions
 from neuroloom.volume.checking import check_volumes
-from neuroloom.volume.findings import Finding, exit_code
+from neuroloom.volume.checking.findings import Finding, exit_code
 
 RAW, LABELS = tissue()
 

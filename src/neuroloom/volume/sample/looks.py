@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.volume.sample_cells import Cells
-from neuroloom.volume.sample_noise import field_noise, gauss, hashed, key_of, uniform
+from neuroloom.volume.sample.cells import Cells
+from neuroloom.volume.sample.noise import field_noise, gauss, hashed, key_of, uniform
 
 Look = Literal["em", "exm"]
 Float32 = NDArray[np.float32]

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.errors import UserError
-from neuroloom.volume.array import Nanometres, Volume, has_dataset, open_volume
-from neuroloom.volume.readers import DATASETS
+from neuroloom.volume.array import DATASETS, Nanometres, Volume, has_dataset, open_volume
 from neuroloom.volume.regions import Box, regions_of, slabs_of, stored_box
 from neuroloom.volume.remote import is_url
 
