@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
+from neuroloom.chain.new_project import fitting_crop
 from neuroloom.errors import UserError
 from neuroloom.networks import unet
 from neuroloom.networks.setups import network_parameters
@@ -26,15 +27,27 @@ def open_project(path: Path) -> Project:
 
 
 def network_problems(project: Project) -> list[Problem]:
-    """A training crop that is no output of the network."""
+    """A training crop that is no output of the network, or larger than a volume to train on."""
     parameters = project.parameters
     network = network_parameters(parameters.training.setup, parameters.network)
     crop = parameters.training.crop
     nearest = unet.output_shape(network, unet.input_shape(network, crop))
-    if nearest == crop:
-        return []
-    message = f"`training.crop` is {list(crop)}, which the network cannot give; the next that it can: {list(nearest)}."
-    return [(("training", "crop"), message)]
+    if nearest != crop:
+        message = f"`training.crop` is {list(crop)}, which the network cannot give; the next it can: {list(nearest)}."
+        return [(("training", "crop"), message)]
+    for volume in parameters.volumes.train:
+        try:
+            shape = open_volume(project.locate(volume.path), volume.labels).shape
+        except UserError:
+            continue  # told by `volume_problems`
+        if any(c > s for c, s in zip(crop, shape, strict=True)):
+            fitting = fitting_crop(parameters.network, crop, [shape])
+            message = (
+                f"`training.crop` is {list(crop)}, but volume {volume.name} has {_times(shape)} voxels; the largest "
+                f"that fits: {list(fitting)}."
+            )
+            return [(("training", "crop"), message)]
+    return []
 
 
 def volume_problems(project: Project) -> list[Problem]:

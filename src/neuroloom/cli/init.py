@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from neuroloom.chain.new_project import propose
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, write_text
 from neuroloom.project import FILE_NAME
 from neuroloom.project_template import render
-from neuroloom.volume.checking.advice import describe_volumes
 
 
 def init_command(
@@ -29,7 +29,7 @@ def init_command(
         raise UserError(f"{file} exists already. Edit it, or choose another folder.")
     values: dict[str, Any] = {}
     if train or validate or predict:
-        values = describe_volumes(train or [], validate or [], predict or [], folder)
+        values = propose(train or [], validate or [], predict or [], folder)
     with explain_os_errors(file):
         folder.mkdir(parents=True, exist_ok=True)
     write_text(file, render(values))

@@ -1,0 +1,95 @@
+"""What `init --from` proposes can be trained as it is, whatever the voxel size and extent of the volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuroloom.chain import open_project
+from neuroloom.chain.new_project import downsampling, fitting_crop
+from neuroloom.networks import unet
+from neuroloom.networks.setups import network_parameters
+from neuroloom.project import FILE_NAME, Network
+from neuroloom.volume import create_volume
+from small_project import neuroloom
+
+FACTOR = st.integers(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "expected"),
+    [
+        ((8, 8, 8), ((2, 2, 2), (2, 2, 2))),
+        ((20, 9, 9), ((1, 2, 2), (2, 2, 2))),
+        ((40, 4, 4), ((1, 2, 2), (1, 2, 2))),
+        ((4, 4, 16), ((2, 2, 1), (2, 2, 1))),
+    ],
+)
+def test_long_voxels_are_not_pooled(voxel_size: tuple[float, ...], expected: object) -> None:
+    assert downsampling(voxel_size) == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(FACTOR, FACTOR, FACTOR), min_size=1, max_size=2),
+    st.tuples(*[st.integers(8, 40)] * 3),
+    st.lists(st.tuples(*[st.integers(6, 50)] * 3), max_size=2),
+)
+def test_the_crop_is_the_largest_output_that_fits(
+    levels: list[tuple[int, int, int]], wanted: tuple[int, int, int], shapes: list[tuple[int, int, int]]
+) -> None:
+    network = Network(downsampling=tuple(levels))
+    parameters = network_parameters("lsd", network)
+    found = fitting_crop(network, wanted, shapes)
+    assert unet.output_shape(parameters, unet.input_shape(parameters, found)) == found
+    for axis, limit in enumerate(min(extents) for extents in zip(wanted, *shapes, strict=True)):
+        outputs = set()
+        for extent in range(1, 200):
+            try:
+                outputs.add(unet.output_shape(parameters, unet.input_shape(parameters, (extent,) * 3))[axis])
+            except ValueError:
+                continue
+        fitting = [output for output in outputs if output <= limit]
+        assert found[axis] == (max(fitting) if fitting else min(outputs))
+
+
+def test_a_thin_anisotropic_volume_is_ready_to_train(tmp_path: Path) -> None:
+    shape = (7, 90, 100)
+    labels = np.arange(100, dtype=np.uint64)[None, None, :] // 25 + 1
+    for name, values in (("raw", np.full(shape, 90, np.uint8)), ("labels/neuron_ids", np.broadcast_to(labels, shape))):
+        create_volume(tmp_path / "v.zarr", f"volumes/{name}", shape, values.dtype, (40, 4, 4)).write(
+            (0, 0, 0), np.ascontiguousarray(values)
+        )
+    result = neuroloom("init", tmp_path / "p", "--from", tmp_path / "v.zarr")
+    assert result.returncode == 0, result.stderr
+    assert "downsampling [[1, 2, 2], [1, 2, 2]]" in result.stdout
+    assert "crop [7, 64, 64]" in result.stdout
+    parameters = open_project(tmp_path / "p").parameters
+    assert parameters.network.downsampling == ((1, 2, 2), (1, 2, 2))
+    assert parameters.training.crop == (7, 64, 64)
+    # put back what does not fit: it is told with its line, before anything starts
+    file = tmp_path / "p" / FILE_NAME
+    file.write_text(file.read_text().replace("crop = [7, 64, 64]", "crop = [64, 64, 64]"))
+    result = neuroloom("run", "--dry-run", "--project", tmp_path / "p")
+    assert result.returncode == 2
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if text.startswith("crop"))
+    assert f"line {line}: `training.crop` is [64, 64, 64], but volume v has 7 x 90 x 100 voxels" in result.stderr
+    assert "the largest that fits: [7, 64, 64]" in result.stderr
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["cremi-b-thin", "gala-a"])
+def test_the_chain_runs_on_real_volumes_as_proposed(tmp_path: Path, real_data: Path, name: str) -> None:
+    volume = real_data / f"{name}.zarr"
+    # scored on what it was trained on: this is about shapes, not about scores
+    assert neuroloom("init", tmp_path, "--from", volume, "--validate", volume).returncode == 0
+    file = tmp_path / FILE_NAME
+    text = file.read_text().replace("feature_maps = 12", "feature_maps = 2").replace("growth = 3", "growth = 2")
+    file.write_text(text.replace("iterations = 2000", "iterations = 2"))
+    result = neuroloom("run", "--project", tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"VOI sum on {name}" in result.stdout
