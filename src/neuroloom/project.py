@@ -161,7 +161,7 @@ class Fragments(Section):
         None, description="section by section; default: only where voxels are 2 or more times longer in z"
     )
     min_seed_distance: Positive = Field(10, description="voxels between two fragments' centres, at least")
-    threshold: Fraction = Field(0.6, description="mean affinity above which a voxel lies inside a neurite")
+    threshold: Fraction = Field(0.5, description="mean affinity above which a voxel lies inside a neurite")
     fill: bool = Field(True, description="flood the background too, since neurites touch")
     filter_fragments: Fraction = Field(0.0, description="drop fragments of lower mean affinity; 0 keeps all")
     epsilon_agglomerate: Fraction = Field(0.0, description="merge at once up to this score; 0 merges nothing")
