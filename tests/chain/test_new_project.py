@@ -77,7 +77,7 @@ def test_a_thin_anisotropic_volume_is_ready_to_train(tmp_path: Path) -> None:
     result = neuroloom("run", "--dry-run", "--project", tmp_path / "p")
     assert result.returncode == 2
     line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if text.startswith("crop"))
-    assert f"line {line}: `training.crop` is [64, 64, 64], but volume v has 7 x 90 x 100 voxels" in result.stderr
+    assert f"line {line}: volume v of 7 x 90 x 100 voxels is smaller than `training.crop`" in result.stderr
     assert "the largest that fits: [7, 64, 64]" in result.stderr
 
 

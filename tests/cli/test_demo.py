@@ -48,4 +48,4 @@ def test_settings_are_valid(tmp_path: Path) -> None:
 def _tiny_sample(path: Path, parameters: object, shape: object, begin: object, progress: object) -> None:
     from small_project import make_volume
 
-    make_volume(path, 1, (40, 44, 48))
+    make_volume(path, 1, (64, 64, 64))

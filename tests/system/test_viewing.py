@@ -34,7 +34,7 @@ CUBE = ((200, 400), (160, 320), (400, 640))
 CENTRE = (300.0, 240.0, 500.0)
 """What the middle of the panel shows, nm z y x."""
 NM_PER_PIXEL = 2.0
-LOOKED_AT = (slice(120, -10), slice(10, -10))
+LOOKED_AT = (slice(150, -10), slice(10, -10))
 """Rows and columns of the page without layer names, buttons and borders."""
 
 

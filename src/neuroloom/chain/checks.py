@@ -43,8 +43,8 @@ def network_problems(project: Project) -> list[Problem]:
         if any(c > s for c, s in zip(crop, shape, strict=True)):
             fitting = fitting_crop(parameters.network, crop, [shape])
             message = (
-                f"`training.crop` is {list(crop)}, but volume {volume.name} has {_times(shape)} voxels; the largest "
-                f"that fits: {list(fitting)}."
+                f"volume {volume.name} of {_times(shape)} voxels is smaller than `training.crop`, {list(crop)}; the "
+                f"largest that fits: {list(fitting)}."
             )
             return [(("training", "crop"), message)]
     return []
