@@ -138,7 +138,7 @@ class Training(Section):
     lsd: TrainingLength = Field(TrainingLength(iterations=2000), description="the descriptor network")
     affinities: TrainingLength = Field(TrainingLength(iterations=2000), description="the affinity network")
     baseline: bool = Field(
-        False, description="also train the same network straight from raw, with as much computing, and compare"
+        False, description="also train the same network straight from raw, for about as long, and compare"
     )
     validate_every: Positive = Field(200, description="iterations between scores on held-out crops")
     snapshot_every: Positive = Field(500, description="iterations between pictures to look at")

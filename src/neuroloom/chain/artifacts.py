@@ -101,7 +101,7 @@ class Chain:
         return Source(path=path, dataset=volume.raw, fingerprint=_fingerprint(path, volume.raw))
 
     def baseline(self) -> Chain | None:
-        """The same project straight from raw to affinities with as much computing, or None where it is not wanted."""
+        """The same project straight from raw to affinities for about as long, or None where it is not wanted."""
         training = self.parameters.training
         if not training.baseline or training.setup == "affs":
             return None

@@ -53,7 +53,7 @@ REAL: dict[str, Any] = {
 """Pooling by 5 lets the network see past a mitochondrion. The numbers of steps are fitted to the machine."""
 
 REAL_MINUTES = 40.0
-"""Both trainings on real data; with twice as long, the score was no lower (benchmarks/results/main-job.md)."""
+"""Both trainings on real data; in a run of this length the score stopped falling half-way."""
 
 
 def demo_command(
