@@ -72,7 +72,7 @@ def _default(info: Any, given: Any) -> str:
         return "none"
     if isinstance(value, tuple) and len(value) > 6:
         return f"`{value[0]}` … `{value[-1]}`, {len(value)} values"
-    from neuroloom.project_template import to_toml
+    from neuroloom.project.template import to_toml
 
     return f"`{to_toml(value)}`"
 

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from neuroloom.files import write_text
 from neuroloom.project import FILE_NAME
-from neuroloom.project_template import render
+from neuroloom.project.template import render
 from neuroloom.volume import create_volume
 
 VOXEL_SIZE = (8.0, 8.0, 8.0)

@@ -20,7 +20,7 @@ from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
 from neuroloom.files import write_text
 from neuroloom.project import FILE_NAME
-from neuroloom.project_template import render
+from neuroloom.project.template import render
 from neuroloom.training.batches import AHEAD
 
 TRIAL_STEPS = 8
@@ -34,7 +34,7 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
     """A project whose trainings together take a given time on this machine.
 
     Args:
-        values: The project, as `project_template.render` takes it; paths of volumes are absolute.
+        values: The project, as `project.template.render` takes it; paths of volumes are absolute.
         seconds: For all steps of its trainings, when nothing else runs on the machine.
         report: Called with steps done, steps in all, and a few words.
 

@@ -14,7 +14,7 @@ from neuroloom.cli.run import print_plan, run_all
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.project import FILE_NAME
-from neuroloom.project_template import render
+from neuroloom.project.template import render
 from neuroloom.volume.sample import SampleParameters, write_sample
 
 TRAIN, VALIDATE = "fib25-train", "fib25-val"

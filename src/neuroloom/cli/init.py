@@ -11,7 +11,7 @@ from neuroloom.chain.new_project import propose
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, write_text
 from neuroloom.project import FILE_NAME
-from neuroloom.project_template import render
+from neuroloom.project.template import render
 
 
 def init_command(

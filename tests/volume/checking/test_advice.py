@@ -10,7 +10,7 @@ from tests.volume.tissue import NAMES, tissue, write
 
 from neuroloom.errors import UserError
 from neuroloom.project import load_project
-from neuroloom.project_template import render
+from neuroloom.project.template import render
 from neuroloom.volume import open_volume, regions
 from neuroloom.volume.checking.advice import (
     SIGMA_PER_DIAMETER,

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from neuroloom.project import LabelledVolume, Parameters, RawVolume, Volumes, _model_in
+from neuroloom.project.parameters import LabelledVolume, Parameters, RawVolume, Volumes, model_in
 
 _HEADER = """\
 # neuroloom project: what to train on, what to segment, and how.
@@ -44,7 +44,7 @@ def render(values: Mapping[str, Any]) -> str:
             example = {"name": f"my-{kind}-volume", "path": f"data/my-{kind}-volume.zarr"}
             lines += ["# " + line for line in [f"[[volumes.{kind}]]", *_keys(model, example)]] + [""]
     for name, info in Parameters.model_fields.items():
-        section = _model_in(info.annotation)
+        section = model_in(info.annotation)
         if section is not None and section is not Volumes:
             lines += [*_section(name, section, values.get(name, {})), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -54,7 +54,7 @@ def _section(name: str, model: type[BaseModel], values: Mapping[str, Any]) -> It
     yield f"[{name}]  # {(model.__doc__ or '').strip().splitlines()[0]}"
     yield from _keys(model, values)
     for key, info in model.model_fields.items():
-        inner = _model_in(info.annotation)
+        inner = model_in(info.annotation)
         if inner is not None:
             yield ""
             default = info.default.model_dump() if isinstance(info.default, BaseModel) else {}
@@ -64,7 +64,7 @@ def _section(name: str, model: type[BaseModel], values: Mapping[str, Any]) -> It
 def _keys(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[str]:
     for name, info in model.model_fields.items():
         key = info.alias or name
-        if _model_in(info.annotation) is not None or (info.description or "").startswith("written by"):
+        if model_in(info.annotation) is not None or (info.description or "").startswith("written by"):
             continue
         given = values.get(key)
         value = info.get_default(call_default_factory=True) if given is None else given

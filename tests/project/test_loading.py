@@ -9,8 +9,7 @@ import pytest
 
 from neuroloom.errors import UserError
 from neuroloom.project import FILE_NAME, Parameters, load_project
-from neuroloom.project_template import render
-from neuroloom.toml_lines import key_lines, line_of
+from neuroloom.project.template import render
 
 VALUES: dict[str, Any] = {
     "voxel_size": [8.0, 8.0, 8.0],
@@ -110,14 +109,3 @@ def test_the_chosen_threshold_is_written_with_why_and_comments_are_kept(tmp_path
     assert changed.choose_threshold(0.3, "again").threshold == 0.3
     by_hand = text.replace('threshold = "auto"', "threshold = 0.5")
     assert load_project(write(tmp_path, by_hand)).threshold == 0.5
-
-
-def test_lines_of_keys() -> None:
-    lines = key_lines('a = 1\n\n[t]\nb = 2\n[[v.train]]\nx = 1\n[[v.train]]\nx = [\n 1,\n]\n"q.r" = 1\nd.e = 2\n')
-    assert lines[("a",)] == 1
-    assert lines[("t", "b")] == 4
-    assert lines[("v", "train", 1, "x")] == 8
-    assert lines[("v", "train", 1, "q.r")] == 11
-    assert lines[("v", "train", 1, "d", "e")] == 12
-    assert line_of(lines, ("v", "train", 1, "x", 0)) == 8
-    assert line_of(lines, ("nowhere",)) is None

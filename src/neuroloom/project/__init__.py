@@ -1,0 +1,35 @@
+"""The project file `neuroloom.toml`: what it holds, reading and checking it, writing a commented one.
+
+parameters   every key, its default and what it means      loading    reading, checking, where artifacts lie
+template     writing a commented file                       mistakes   told with their line and the nearest word
+"""
+
+from neuroloom.project.loading import FILE_NAME, Project, default_workers, load_project, size_problems
+from neuroloom.project.mistakes import Problem
+from neuroloom.project.parameters import (
+    LabelledVolume,
+    MergeFunction,
+    Network,
+    Parameters,
+    RawVolume,
+    Training,
+    TrainingLength,
+    Triple,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "LabelledVolume",
+    "MergeFunction",
+    "Network",
+    "Parameters",
+    "Problem",
+    "Project",
+    "RawVolume",
+    "Training",
+    "TrainingLength",
+    "Triple",
+    "default_workers",
+    "load_project",
+    "size_problems",
+]

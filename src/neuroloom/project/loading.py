@@ -1,0 +1,153 @@
+"""Reading and checking `neuroloom.toml`, and where every artifact of its project lies.
+
+PROJECT/
+  neuroloom.toml                          what to do; the only file a person edits
+  training/lsd-<fingerprint>/             best.ckpt, last.ckpt, curve.jsonl, snapshots/, tensorboard/
+  training/acrlsd-<fingerprint>/
+  results/<volume>/affinities-<fingerprint>/affinities.zarr
+  results/<volume>/fragments-<fingerprint>/fragments.zarr
+  results/<volume>/agglomeration-<fingerprint>/     edges per block, forest.arrow
+  results/<volume>/segmentation-<fingerprint>/      lut-<threshold>.npz, segmentation.zarr
+  evaluation/<volume>-<fingerprint>.json
+  report.html, pictures/<volume>.png
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import tomlkit
+from pydantic import ValidationError
+
+from neuroloom.errors import UserError
+from neuroloom.files import write_text
+from neuroloom.project.mistakes import Problem, at_line, explain, list_problems
+from neuroloom.project.parameters import Parameters
+from neuroloom.project.toml_lines import key_lines
+
+FILE_NAME = "neuroloom.toml"
+
+
+class Project:
+    """A project folder with a valid `neuroloom.toml`; made by `load_project`.
+
+    Attributes:
+        folder: The folder that holds the file.
+        parameters: The file's content.
+    """
+
+    def __init__(self, folder: Path, parameters: Parameters) -> None:
+        self.folder = folder
+        self.parameters = parameters
+
+    @property
+    def file(self) -> Path:
+        """The project file."""
+        return self.folder / FILE_NAME
+
+    def locate(self, path: str) -> str:
+        """A path of the project file, taken from the project's folder; URLs as they are."""
+        return path if "://" in path else str((self.folder / path).resolve())
+
+    def training_folder(self, setup: str, fingerprint: str) -> Path:
+        """Where a network is trained."""
+        return self.folder / "training" / f"{setup}-{fingerprint[:12]}"
+
+    def result_folder(self, volume: str, step: str, fingerprint: str) -> Path:
+        """Where a stage's outputs for a volume lie."""
+        return self.folder / "results" / volume / f"{step}-{fingerprint[:12]}"
+
+    def evaluation_file(self, volume: str, fingerprint: str) -> Path:
+        """Where a validation volume's scores lie."""
+        return self.folder / "evaluation" / f"{volume}-{fingerprint[:12]}.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The report."""
+        return self.folder / "report.html"
+
+    @property
+    def threshold(self) -> float | None:
+        """The merge threshold to segment with: set by hand, else chosen by the evaluation, else None."""
+        wanted = self.parameters.segmentation.threshold
+        return self.parameters.segmentation.chosen_threshold if wanted == "auto" else wanted
+
+    def choose_threshold(self, threshold: float, because: str) -> Project:
+        """Write the evaluation's choice into the project file, keeping comments and order.
+
+        Args:
+            threshold: The merge threshold.
+            because: One sentence why.
+
+        Returns:
+            The project with the new value.
+        """
+        document = tomlkit.parse(self.file.read_text())
+        section = document.setdefault("segmentation", tomlkit.table())
+        section["chosen_threshold"] = threshold
+        section["chosen_because"] = because
+        write_text(self.file, tomlkit.dumps(document))
+        return load_project(self.folder)
+
+
+def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Project:
+    """Read and check a project; nothing starts before the whole file is valid.
+
+    Args:
+        path: The project's folder or its `neuroloom.toml`.
+        checks: Further checks of a project whose keys and values are right (that its volumes exist, for example).
+
+    Returns:
+        The project.
+
+    Raises:
+        UserError: The file is missing, no TOML, or has wrong keys, values, units or paths; all mistakes are listed,
+            each with its line, what was expected and the nearest right word.
+    """
+    file = path if path.suffix == ".toml" else path / FILE_NAME
+    if not file.is_file():
+        raise UserError(f"{file} does not exist. Make a project with `neuroloom init {path if path != file else '.'}`.")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text. Save it as plain text in UTF-8.") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file} is no valid TOML: {error}. Correct that line.") from error
+    lines = key_lines(text)
+    try:
+        parameters = Parameters.model_validate(content)
+    except ValidationError as error:
+        problems = explain(error, lines)
+        raise UserError(list_problems(file, problems)) from error
+    project = Project(file.parent.resolve(), parameters)
+    found = [problem for check in (size_problems, *checks) for problem in check(project)]
+    if found:
+        raise UserError(list_problems(file, [at_line(lines, location, message) for location, message in found]))
+    return project
+
+
+def size_problems(project: Project) -> list[Problem]:
+    """Blocks that must be multiples of something and are not."""
+    parameters = project.parameters
+    fragments = parameters.fragments.block
+    pairs = (
+        ("prediction", parameters.prediction.block, "the network's factor", parameters.network.factor),
+        ("agglomeration", parameters.agglomeration.block, "`fragments.block`", fragments),
+    )
+    problems: list[Problem] = []
+    for section, block, of_what, factor in pairs:
+        if block is not None and any(b % f for b, f in zip(block, factor, strict=True)):
+            nearest = [max(f, round(b / f) * f) for b, f in zip(block, factor, strict=True)]
+            message = f"`{section}.block` is {list(block)}; expected multiples of {of_what} {list(factor)}: {nearest}."
+            problems.append(((section, "block"), message))
+    return problems
+
+
+def default_workers() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,203 @@
+"""The project file's content as frozen pydantic models: every key with its type, its default and what it means.
+
+Lengths are in nm where the name says so, in voxels (z, y, x) otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Triple = tuple[int, int, int]
+Positive = Annotated[int, Field(ge=1)]
+PositiveTriple = tuple[Positive, Positive, Positive]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+PositiveNanometres = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+MergeFunction = Literal[
+    "hist_quant_10",
+    "hist_quant_25",
+    "hist_quant_50",
+    "hist_quant_75",
+    "hist_quant_90",
+    "hist_quant_10_initmax",
+    "hist_quant_25_initmax",
+    "hist_quant_50_initmax",
+    "hist_quant_75_initmax",
+    "hist_quant_90_initmax",
+    "mean",
+]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RawVolume(Section):
+    """A volume to segment."""
+
+    name: Name = Field(description="how results of this volume are called")
+    path: str = Field(description="zarr container (v2 or v3): a path, from this file's folder, or a URL")
+    raw: str = Field("volumes/raw", description="dataset of the image: uint8, or float32 in [0, 1]")
+
+
+class LabelledVolume(RawVolume):
+    """A volume with truth, to train on or to choose the threshold on."""
+
+    labels: str = Field("volumes/labels/neuron_ids", description="dataset of the truth: uint64, 0 = background")
+    mask: str | None = Field(None, description="dataset that is 1 where the truth may be used; leave out if everywhere")
+    weight: PositiveFloat | None = Field(
+        None, description="how often crops come from this volume; default: its number of labelled voxels"
+    )
+
+
+class Volumes(Section):
+    """Which volumes are used for what."""
+
+    train: tuple[LabelledVolume, ...] = Field(min_length=1, description="hand-segmented blocks to train on")
+    validate_: tuple[LabelledVolume, ...] = Field(
+        (), alias="validate", description="hand-segmented blocks never trained on: they choose checkpoint and threshold"
+    )
+    predict: tuple[RawVolume, ...] = Field((), description="volumes to segment")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Volumes:
+        seen: set[str] = set()
+        for volume in (*self.validate_, *self.predict):
+            if volume.name in seen:
+                raise ValueError(f"two volumes are called {volume.name!r}; results would overwrite each other")
+            seen.add(volume.name)
+        return self
+
+
+class Network(Section):
+    """The valid U-Net, the same for descriptors and affinities."""
+
+    feature_maps: Positive = Field(12, description="feature maps of the first level")
+    growth: Positive = Field(3, description="each level has this many times the maps of the level above")
+    downsampling: tuple[PositiveTriple, ...] = Field(
+        ((2, 2, 2), (2, 2, 2)), min_length=1, description="max-pool factors between levels, z y x"
+    )
+    upsampling: Literal["transposed", "trilinear", "nearest"] = Field("transposed", description="how levels grow again")
+
+    @property
+    def factor(self) -> Triple:
+        """Voxels by which the prediction may be moved without changing it, z y x."""
+        z, y, x = (math.prod(level[axis] for level in self.downsampling) for axis in range(3))
+        return z, y, x
+
+
+class TrainingLength(Section):
+    """How long one of the two networks is trained."""
+
+    iterations: Positive = Field(description="training steps")
+
+
+class Training(Section):
+    """Both trainings."""
+
+    setup: Literal["acrlsd", "affs"] = Field(
+        "acrlsd", description='"acrlsd": descriptors first, then affinities from both; "affs": straight from raw'
+    )
+    sigma_nm: PositiveFloat = Field(80.0, description="size of the window of the local shape descriptors, in nm")
+    crop: PositiveTriple = Field((64, 64, 64), description="network output of one training crop, in voxels")
+    batch_size: Positive = Field(1, description="crops per step")
+    learning_rate: PositiveFloat = Field(1e-3, description="of Adam, after warm-up; falls along a cosine")
+    seed: int = Field(0, ge=0, description="of everything random in training")
+    lsd: TrainingLength = Field(TrainingLength(iterations=2000), description="the descriptor network")
+    affinities: TrainingLength = Field(TrainingLength(iterations=2000), description="the affinity network")
+    baseline: bool = Field(
+        False, description="also train the same network straight from raw, for about as long, and compare"
+    )
+    validate_every: Positive = Field(200, description="iterations between scores on held-out crops")
+    snapshot_every: Positive = Field(500, description="iterations between pictures to look at")
+    checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")
+    patience: Positive | None = Field(None, description="stop after this many scores without a better one")
+
+
+class Prediction(Section):
+    """Affinities for whole volumes."""
+
+    block: PositiveTriple | None = Field(
+        None, description="voxels predicted at once; multiples of the network's factor; default: fits the memory"
+    )
+
+
+class Fragments(Section):
+    """Affinities to supervoxels."""
+
+    in_xy: bool | None = Field(
+        None, description="section by section; default: only where voxels are 2 or more times longer in z"
+    )
+    min_seed_distance: Positive = Field(10, description="voxels between two fragments' centres, at least")
+    threshold: Fraction = Field(0.5, description="mean affinity above which a voxel lies inside a neurite")
+    fill: bool = Field(True, description="flood the background too, since neurites touch")
+    filter_fragments: Fraction = Field(0.0, description="drop fragments of lower mean affinity; 0 keeps all")
+    epsilon_agglomerate: Fraction = Field(0.0, description="merge at once up to this score; 0 merges nothing")
+    block: PositiveTriple = Field((256, 256, 256), description="voxels of one block")
+    context: Triple = Field((20, 20, 20), description="voxels read around a block")
+
+
+class Agglomeration(Section):
+    """Supervoxels to scored edges."""
+
+    merge_function: MergeFunction = Field("hist_quant_75", description="how the score of two fragments is computed")
+    block: PositiveTriple = Field((256, 256, 256), description="voxels of one block; multiples of the fragments' block")
+    context: Triple = Field((32, 32, 32), description="voxels read around a block")
+
+
+def _default_thresholds() -> tuple[float, ...]:
+    return tuple(round(0.02 * i, 2) for i in range(1, 46))
+
+
+class Segmentation(Section):
+    """Scored edges to segments. Raising the threshold merges more."""
+
+    thresholds: tuple[Fraction, ...] = Field(
+        default_factory=_default_thresholds, min_length=1, description="merge scores tried on the validation volumes"
+    )
+    threshold: Fraction | Literal["auto"] = Field(
+        "auto", description='"auto": the one of lowest VOI on the validation volumes (below), or a number'
+    )
+    chosen_threshold: Fraction | None = Field(None, description="written by the evaluation; used by auto")
+    chosen_because: str | None = Field(None, description="written by the evaluation")
+
+    @field_validator("thresholds")
+    @classmethod
+    def _sorted(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(values)))
+
+
+class Resources(Section):
+    """What this machine gives."""
+
+    workers: Positive | None = Field(None, description="processes for fragments and agglomeration; default: all cores")
+    device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1", ...')
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    memory_gb: PositiveFloat | None = Field(None, description="memory to use; default: what is free at the start")
+
+
+class Parameters(Section):
+    """The whole file."""
+
+    voxel_size: PositiveNanometres = Field(description="nm per voxel, z y x, of all volumes")
+    volumes: Volumes
+    network: Network = Network()
+    training: Training = Training()
+    prediction: Prediction = Prediction()
+    fragments: Fragments = Fragments()
+    agglomeration: Agglomeration = Agglomeration()
+    segmentation: Segmentation = Segmentation()
+    resources: Resources = Resources()
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation holds, `A` of `tuple[A, ...]` or `A | None`, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := model_in(argument))), None)
