@@ -114,13 +114,13 @@ class TestOrder:
 
     def test_ahead_gives_the_same_in_order(self, make_job: MakeJob) -> None:
         made = maker(make_job(augmentation=Augmentation()))
-        ahead = list(made.ahead(2, 7))
+        ahead = list(made.ahead(range(2, 7)))
         assert [number for number, _ in ahead] == [2, 3, 4, 5, 6]
         assert all(same(batch, made.make(number)) for number, batch in ahead)
 
     def test_stopping_early_ends_the_thread(self, make_job: MakeJob) -> None:
         made = maker(make_job())
-        batches = made.ahead(0, 1000)
+        batches = made.ahead(range(1000))
         next(batches)
         batches.close()  # type: ignore[attr-defined]
         assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
@@ -135,7 +135,7 @@ class TestOrder:
             return make(number)
 
         monkeypatch.setattr(made, "make", fail_at_two)
-        batches = made.ahead(0, 5)
+        batches = made.ahead(range(5))
         assert [next(batches)[0], next(batches)[0]] == [0, 1]
         with pytest.raises(ValueError, match="no such crop"):
             next(batches)

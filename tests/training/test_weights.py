@@ -25,12 +25,13 @@ def test_both_classes_weigh_the_same(seed: int, positives: float) -> None:
     assert weights.dtype == torch.float32
     counts = mask.expand_as(targets)
     assert not weights[~counts].any()
-    ones, zeros = weights[counts & (targets == 1)], weights[counts & (targets == 0)]
-    assert ones.unique().numel() == zeros.unique().numel() == 1
-    torch.testing.assert_close(ones.sum(), zeros.sum(), rtol=1e-4, atol=0)
-    torch.testing.assert_close(weights[counts].mean(), torch.tensor(1.0))
-    frequency = len(ones) / (len(ones) + len(zeros))
-    torch.testing.assert_close(ones[0], torch.tensor(1 / (2 * frequency)))
+    for weight, target, count in zip(weights, targets, counts, strict=True):
+        ones, zeros = weight[count & (target == 1)], weight[count & (target == 0)]
+        assert ones.unique().numel() == zeros.unique().numel() == 1
+        torch.testing.assert_close(ones.sum(), zeros.sum(), rtol=1e-4, atol=0)
+        torch.testing.assert_close(weight[count].mean(), torch.tensor(1.0))
+        frequency = len(ones) / (len(ones) + len(zeros))
+        torch.testing.assert_close(ones[0], torch.tensor(1 / (2 * frequency)))
 
 
 @pytest.mark.parametrize(("positives", "clipped"), [(0.0, 0.05), (0.01, 0.05), (0.99, 0.95), (1.0, 0.95)])
@@ -53,7 +54,8 @@ def test_the_loss_is_the_weighted_mean_of_what_counts() -> None:
     prediction = torch.rand(targets.shape, generator=generator).requires_grad_()
     weights = balance(targets, mask)
     counts = mask.expand_as(targets)
-    expected = (weights * (prediction - targets) ** 2)[counts].double().mean()
+    error = weights * (prediction - targets) ** 2
+    expected = torch.stack([e[c].double().mean() for e, c in zip(error, counts, strict=True)]).mean()
     loss = balanced_mse(prediction, targets, weights)
     torch.testing.assert_close(loss.double(), expected)
     loss.backward()

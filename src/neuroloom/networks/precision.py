@@ -1,16 +1,19 @@
-"""Which device and which number format: a GPU where there is one, bf16 where the processor computes in it."""
+"""Which device and which number format: a GPU where there is one, bf16 where the processor computes in it.
+
+fp16 has the digits but not the range of bf16: training multiplies its loss by a scale that follows the gradients.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from neuroloom.errors import UserError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -40,15 +43,16 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
 
     Args:
         device: From `choose_device`.
-        wanted: "fp32", "bf16", or "auto": bf16 on GPUs from compute capability 8 on and on processors with AMX or
-            AVX-512 bf16 instructions, fp32 elsewhere (emulated bf16 is far slower than fp32).
+        wanted: "fp32", "bf16", "fp16", or "auto": bf16 on GPUs from compute capability 8 on and on processors with
+            AMX or AVX-512 bf16 instructions, fp16 on GPUs of capability 7, fp32 elsewhere (emulated bf16 is far
+            slower than fp32).
     """
-    if wanted == "fp32":
-        return "fp32"
-    if wanted == "bf16":
-        return "bf16"
+    for known in get_args(Precision):
+        if wanted == known:
+            return known
     if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+        capability = torch.cuda.get_device_capability(device)[0]
+        return "bf16" if capability >= 8 else "fp16" if capability == 7 else "fp32"
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
 
 
@@ -56,7 +60,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """A context in which convolutions run in the precision."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def _cpu_has_bf16() -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -137,13 +137,13 @@ class BatchMaker:
         ]
         return torch.from_numpy(np.stack(results))
 
-    def ahead(self, begin: int, end: int) -> Iterator[tuple[int, Batch]]:
-        """Batches begin … end - 1 in order, prepared ahead by threads.
+    def ahead(self, numbers: Iterable[int]) -> Iterator[tuple[int, Batch]]:
+        """Batches with their numbers, in the order of the numbers, prepared ahead by threads.
 
         Raises:
             Exception: What a thread raised, when its batch is due.
         """
-        numbers = iter(range(begin, end))
+        numbers = iter(numbers)
         pending: deque[tuple[int, Future[Batch]]] = deque()
         with ThreadPoolExecutor(THREADS, thread_name_prefix="batches") as pool:
             try:

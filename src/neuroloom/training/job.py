@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from neuroloom.files import hash_json
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS, network_parameters
@@ -13,8 +14,12 @@ from neuroloom.project import Network
 from neuroloom.training.augmentation import Augmentation
 from neuroloom.volume.array import Nanometres, Triple
 
-VERSION = 2
+VERSION = 3
 """Raised when the same job gives other weights than before."""
+
+
+NOT_FINGERPRINTED = {"device", "precision", "at_once", "recompute", "snapshot_every", "checkpoint_every"}
+"""What changes how a network is trained, but not what it becomes."""
 
 
 class TrainingVolume(BaseModel):
@@ -53,8 +58,12 @@ class TrainingJob(BaseModel):
         neighborhood: Offsets of the affinities, z y x.
         crop: Output of the network for one training crop, in voxels.
         batch_size: Crops per step.
+        at_once: Crops computed at once; the gradients of a step's parts are added up. None for all; not part of the
+            fingerprint.
+        recompute: Keep less for the way back and compute it again; not part of the fingerprint.
         iterations: Steps.
-        learning_rate: Of Adam after the warm-up; falls along a cosine to a fiftieth.
+        learning_rate: Of Adam after the warm-up.
+        schedule: How it falls: "cosine" to a fiftieth, or "plateau": by half when scores stop getting better.
         weight_average: Checkpoints hold a running average of the weights that keeps this share of itself per step;
             0 for the weights themselves.
         seed: Of everything random.
@@ -62,8 +71,11 @@ class TrainingJob(BaseModel):
         volumes: To train on.
         validation: Never trained on; choose the best checkpoint.
         validation_crops: Fixed crops scored each time.
-        validate_every, snapshot_every, checkpoint_every: In iterations.
-        patience: Stop after this many scores without a better one; None never stops early.
+        validate_every: Iterations between losses on the held-out crops.
+        score_every: Iterations between scores of the whole chain on the validation volumes; 0 for never: then the best
+            checkpoint is that of the lowest held-out loss.
+        snapshot_every, checkpoint_every: In iterations.
+        patience: Stop after this many scores (losses, where there are none) without a better one; None never does.
         lsd_sha256: Content of the descriptor network's checkpoint, for setups that need one.
         device, precision: Where and how it is computed; not part of the fingerprint.
     """
@@ -78,8 +90,11 @@ class TrainingJob(BaseModel):
     neighborhood: tuple[Triple, ...] = NEIGHBORHOOD
     crop: Triple
     batch_size: int = 1
+    at_once: int | None = Field(None, ge=1)
+    recompute: bool = False
     iterations: int
     learning_rate: float
+    schedule: Literal["cosine", "plateau"] = "cosine"
     weight_average: float = Field(0.995, ge=0, lt=1)
     seed: int = 0
     augmentation: Augmentation = Augmentation()
@@ -87,6 +102,7 @@ class TrainingJob(BaseModel):
     validation: tuple[TrainingVolume, ...] = ()
     validation_crops: int = 8
     validate_every: int = 200
+    score_every: int = 0
     snapshot_every: int = 500
     checkpoint_every: int = 200
     patience: int | None = None
@@ -96,7 +112,7 @@ class TrainingJob(BaseModel):
 
     def fingerprint(self) -> str:
         """SHA-256 of all that changes the trained network, as hexadecimal text."""
-        kept = self.model_dump(mode="json", exclude={"device", "precision", "snapshot_every", "checkpoint_every"})
+        kept = self.model_dump(mode="json", exclude=NOT_FINGERPRINTED)
         for group in (kept["volumes"], kept["validation"]):
             for volume in group:
                 for key in ("name", "path", "raw", "labels", "mask"):
@@ -111,6 +127,22 @@ class TrainingJob(BaseModel):
     def begins_with(self, lsd: UNetParameters) -> bool:
         """Whether training starts from the weights of its descriptor network: if both see raw and have one size."""
         return SETUPS[self.setup].inputs[0] == "raw" and self.geometry.same_size(lsd)
+
+    @property
+    def crops_at_once(self) -> int:
+        """Crops computed at once."""
+        return self.at_once or self.batch_size
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts the crops of a step are cut."""
+        return self.batch_size // self.crops_at_once
+
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> TrainingJob:
+        if self.batch_size % self.crops_at_once:
+            raise ValueError(f"{self.batch_size} crops cannot be computed {self.at_once} at a time")
+        return self
 
     @property
     def outputs(self) -> tuple[str, ...]:

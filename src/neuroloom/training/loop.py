@@ -1,57 +1,83 @@
 """The training loop: plain torch, so that a stopped run goes on bit by bit where it was.
 
     state.pt       network, its average, optimiser, step, scores: every `checkpoint_every` steps, and when stopped
-    best.ckpt      lowest loss on held-out crops       last.ckpt   the newest
-    curve.jsonl    one line per step and per score     tensorboard/, snapshots/
+    best.ckpt      lowest VOI of the whole chain on the validation volumes; without that, lowest held-out loss
+    last.ckpt      the newest
+    curve.jsonl    one line per step, score, and batch that was left out       tensorboard/, snapshots/
 
-Why no framework: batch n is a function of (seed, n), the schedule a function of n, so the state is three dictionaries
+Why no framework: batch n is a function of (seed, n), the schedule a function of n, so the state is a few dictionaries
 and exact resume needs no cooperation of data loaders or callbacks.
 """
 
 from __future__ import annotations
 
 import copy
-import io
-import json
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
 from neuroloom.blockwise.run import interruptible
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import explain_os_errors, hash_file, lock, write_bytes, write_json, write_text
-from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, load_tensors, save_checkpoint
+from neuroloom.files import explain_os_errors, hash_file, lock, write_json, write_text
+from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
 from neuroloom.networks.memory import keep_freed_memory
-from neuroloom.networks.precision import Precision, autocast, choose_device, choose_precision
+from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import UNet, crop, feature_values, parameter_count
+from neuroloom.networks.unet import UNet, crop
 from neuroloom.training.augmentation import NO_AUGMENTATION
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, check_voxel_size
+from neuroloom.training.group import Group
 from neuroloom.training.job import TrainingJob, checkpoint_paths
+from neuroloom.training.schedule import learning_rate
+from neuroloom.training.size import check_memory
 from neuroloom.training.snapshots import write_snapshot
+from neuroloom.training.state import load_state, save_state
 from neuroloom.training.stopping import stop_requests
 from neuroloom.training.weights import balanced_mse
-from neuroloom.volume.array import Triple
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words (the loss)."""
 
-WARM_UP = 50
-"""Steps over which the learning rate rises."""
-LAST_RATE = 0.02
-"""Learning rate at the end, as a share of the highest."""
+MOST_SKIPPED = 3
+"""Batches that may be left out in a row, without a state saved in between."""
 
 
-def train(job: TrainingJob, folder: Path, lsd_checkpoint: Path | None = None, report: Report | None = None) -> Path:
+@dataclass(frozen=True)
+class Score:
+    """What the whole chain makes of a network on the validation volumes.
+
+    Attributes:
+        voi: VOI split + merge in bits, at the best of all thresholds; mean over the volumes.
+        voi_eroded: The same with the truth eroded by one voxel; None where that leaves nothing.
+        threshold: The best merge threshold.
+    """
+
+    voi: float
+    voi_eroded: float | None
+    threshold: float
+
+
+Scorer = Callable[[Path], Score]
+"""Called with a checkpoint."""
+
+
+def train(
+    job: TrainingJob,
+    folder: Path,
+    lsd_checkpoint: Path | None = None,
+    report: Report | None = None,
+    scorer: Scorer | None = None,
+    group: Group | None = None,
+) -> Path:
     """Train a network, or go on with a training that was stopped.
 
     Args:
@@ -59,35 +85,51 @@ def train(job: TrainingJob, folder: Path, lsd_checkpoint: Path | None = None, re
         folder: Where everything of this training lies (the caller names it by the job's fingerprint).
         lsd_checkpoint: The trained descriptor network, for setups that need one.
         report: Called after every step.
+        scorer: Scores a network that gives affinities, every `score_every` steps.
+        group: The processes that train together; this one alone by default.
 
     Returns:
         The best checkpoint.
 
     Raises:
         UserError: A volume or checkpoint does not fit, or another run writes this folder.
-        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        Interrupted: Ctrl-C, SIGTERM or SIGUSR1; the state is saved.
     """
+    group = group or Group()
     if (folder / "done.json").exists():
         return checkpoint_paths(folder)[0]
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
+    parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), scorer, group)
+    if not group.first:
+        return _Trainer(*parts).run()
     with lock(folder / "lock", f"training of {job.setup}"):
         with interruptible():
-            trainer = _Trainer(job, folder, lsd_checkpoint, report or (lambda done, total, text: None))
+            trainer = _Trainer(*parts)
         return trainer.run()
 
 
 class _Trainer:
-    def __init__(self, job: TrainingJob, folder: Path, lsd_checkpoint: Path | None, report: Report) -> None:
-        self.job, self.folder, self.report = job, folder, report
+    def __init__(
+        self,
+        job: TrainingJob,
+        folder: Path,
+        lsd_checkpoint: Path | None,
+        report: Report,
+        scorer: Scorer | None,
+        group: Group,
+    ) -> None:
+        self.job, self.folder, self.report, self.group = job, folder, report, group
+        self.scorer = scorer if job.score_every > 0 and "affinities" in job.outputs else None
         self.device = choose_device(job.device)
         self.precision = choose_precision(self.device, job.precision)
         self.lsd = _load_lsd(job, lsd_checkpoint)
+        lsd_network = self.lsd.metadata.network if self.lsd else None
         if self.lsd is not None:
             self.lsd.network.to(self.device)
         try:
-            raw_shape, self.inner_shape = input_shapes(job, self.lsd.metadata.network if self.lsd else None)
+            raw_shape, self.inner_shape = input_shapes(job, lsd_network)
         except ValueError as error:
             raise UserError(f"{error}. Correct `training.crop` in the project file.") from error
         training = Crops(job.volumes, job.seed, job.crop)
@@ -99,104 +141,162 @@ class _Trainer:
                     "voxels. Make `training.crop` smaller or leave the volume out."
                 )
         augmentation = job.augmentation.model_copy(update={"per_section": job.serial_sections})
-        self.batches = BatchMaker(job, training, raw_shape, self.device, augmentation, job.batch_size)
+        self.batches = BatchMaker(job, training, raw_shape, self.device, augmentation, job.crops_at_once)
         self.held_out: list[tuple[Batch, torch.Tensor]] = []
-        if job.validation:
+        if job.validation and group.first:
             validation = Crops(job.validation, job.seed + 1, job.crop)
             check_voxel_size(validation.arrays, job.voxel_size)
             maker = BatchMaker(job, validation, raw_shape, self.device, NO_AUGMENTATION, 1)
             # what a frozen network makes of them never changes either
             batches = [maker.make(n) for n in range(job.validation_crops)]
             self.held_out = [(batch, self._inputs(batch.raw)) for batch in batches]
-        _check_memory(job, self.inner_shape, self.device, self.precision)
+        check_memory(job, lsd_network, self.device, self.precision)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Weights, optimiser and scores as they are before the first step."""
+        job = self.job
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
             self.network = UNet(job.geometry)
+        # every output begins at one half: a random head drives the first steps so far that ReLUs may die for good
+        torch.nn.init.zeros_(self.network.head.weight)
         if self.lsd is not None and job.begins_with(self.lsd.metadata.network):
             self.network.begin_with(self.lsd.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
+        self.network.recompute = job.recompute
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=job.learning_rate, betas=(0.95, 0.999), eps=1e-8, fused=True
         )
-        self.step, self.seconds = 0, 0.0
-        self.best = math.inf
-        self.worse = 0
+        # without a scale, fp16 loses small gradients
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.step, self.seconds, self.waited = 0, 0.0, 0.0
+        self.best, self.worse = math.inf, 0
+        self.skipped: list[int] = []
         self.curve: list[dict[str, Any]] = []
 
     def run(self) -> Path:
-        write_text(self.folder / "job.json", self.job.model_dump_json(indent=2))
+        best, last = checkpoint_paths(self.folder)
+        if self.group.first:
+            write_text(self.folder / "job.json", self.job.model_dump_json(indent=2))
         self._resume()
         from torch.utils.tensorboard import SummaryWriter
 
-        board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
-        best, last = checkpoint_paths(self.folder)
+        board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step) if self.group.first else None
         try:
             # on a GPU too, the run that goes on shall equal the one that was not stopped
             with stop_requests() as stop, torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-                self._loop(stop, board, best)
+                while not self._loop(stop, board):
+                    pass
         except KeyboardInterrupt:  # the second request: what counts is what was saved last
             raise Interrupted(
                 "Stopped at once. Run the same command again: training goes on from the last state that was saved."
             ) from None
         finally:
-            board.close()
-        # once more: a run that was killed right after its last state has not written it
-        self._save_checkpoint(last)
-        write_json(
-            self.folder / "done.json",
-            {
-                "setup": self.job.setup,
-                "fingerprint": self.job.fingerprint(),
-                "steps": self.step,
-                "stopped_early": self.step < self.job.iterations,
-                "seconds": round(self.seconds, 1),
-                "best_validation_loss": self.best,
-                "checkpoint": best.name,
-                "checkpoint_sha256": hash_file(best),
-                "device": str(self.device),
-                "precision": self.precision,
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            },
-        )
+            if board is not None:
+                board.close()
+        if self.group.first:
+            # once more: a run that was killed right after its last state has not written it
+            self._save_checkpoint(last)
+            write_json(self.folder / "done.json", self._summary(best))
         return best
 
-    def _loop(self, stop: threading.Event, board: Any, best: Path) -> None:
+    def _summary(self, best: Path) -> dict[str, Any]:
+        losses = [entry["validation"] for entry in self.curve if "validation" in entry]
+        return {
+            "setup": self.job.setup,
+            "fingerprint": self.job.fingerprint(),
+            "steps": self.step,
+            "stopped_early": self.step < self.job.iterations,
+            "seconds": round(self.seconds, 1),
+            "waited_for_batches": round(self.waited / self.seconds, 4) if self.seconds else 0.0,
+            "skipped_batches": self.skipped,
+            "best_validation_loss": min(losses, default=math.inf),
+            "best_voi": self.best if self.scorer else None,
+            "checkpoint": best.name,
+            "checkpoint_sha256": hash_file(best),
+            "device": str(self.device),
+            "processes": self.group.size,
+            "precision": self.precision,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+    def _loop(self, stop: threading.Event, board: Any) -> bool:
+        """Steps until all are done; False when the state went back, to begin again from there."""
         started, seconds_before = time.monotonic(), self.seconds
         if self._is_over():
-            return
-        for number, batch in self.batches.ahead(self.step, self.job.iterations):
-            loss = self._step(batch, number)
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"The loss of {self.job.setup} became {loss} at step {number}, with {', '.join(batch.crops)}. "
-                    "Look at that place, or lower `training.learning_rate`."
-                )
+            return True
+        for number, parts in self._steps():
+            loss, culprits = self._step(parts, number)
+            if culprits:
+                self._go_back(number, loss, culprits)
+                return False
             self.step = number + 1
             self.seconds = seconds_before + time.monotonic() - started
             self.curve.append({"step": self.step, "loss": loss, "seconds": round(self.seconds, 2)})
-            board.add_scalar("loss/training", loss, self.step)
-            self.report(self.step, self.job.iterations, f"loss {self._smooth_loss():.4f}")
+            if board is not None:
+                board.add_scalar("loss/training", loss, self.step)
+            idle = self.waited / self.seconds
+            words = f"loss {self._smooth_loss():.4f}" + (f", waited {idle:.0%}" if idle >= 0.01 else "")
+            self.report(self.step, self.job.iterations, words)
             at_end = self.step == self.job.iterations
-            if self._due(self.job.validate_every) or at_end:
-                score = self._validate()
-                self.curve.append({"step": self.step, "validation": score})
-                board.add_scalar("loss/validation", score, self.step)
-                self.worse = 0 if score < self.best else self.worse + 1
-                if score < self.best:
-                    self.best = score
-                    self._save_checkpoint(best)
-            if self._due(self.job.snapshot_every) or at_end:
-                self._snapshot(batch)
-            if self._due(self.job.checkpoint_every) or self._is_over() or stop.is_set():
+            self._judge(at_end, board)
+            if self.group.first and (self._due(self.job.snapshot_every) or at_end):
+                self._snapshot(parts[0])
+            asked = self.group.add([float(stop.is_set())], self.device)[0] > 0
+            if self._due(self.job.checkpoint_every) or self._is_over() or asked:
                 self._save_state()
             if self._is_over():
-                return
-            if stop.is_set():
+                return True
+            if asked:
                 raise Interrupted(
                     f"Stopped after step {self.step} of {self.job.iterations}; all of it is kept. Run the same command "
                     "again to go on from there."
                 )
+        raise AssertionError("the last step is over")
+
+    def _steps(self) -> Iterator[tuple[int, list[Batch]]]:
+        """This process's parts of every step that is left, prepared ahead."""
+        per_step = self.job.parts
+        own = self.group.own(per_step)
+        steps = [n for n in range(self.step, self.job.iterations) if n not in self.skipped]
+        ahead = self.batches.ahead(n * per_step + part for n in steps for part in own)
+        for number in steps:
+            before = time.monotonic()
+            parts = [next(ahead)[1] for _ in own]
+            self.waited += time.monotonic() - before
+            yield number, parts
+
+    def _judge(self, at_end: bool, board: Any) -> None:
+        """Losses on held-out crops and scores of the whole chain, when they are due; the best network is kept."""
+        if self._due(self.job.validate_every) or at_end:
+            loss = self.group.tell([self._validate() if self.group.first else 0.0], self.device)[0]
+            self.curve.append({"step": self.step, "validation": loss})
+            if board is not None:
+                board.add_scalar("loss/validation", loss, self.step)
+            if self.scorer is None:
+                self._keep_if_best(loss)
+        if self.scorer is not None and (self._due(self.job.score_every) or at_end):
+            entry: dict[str, Any] = {"step": self.step, "voi": 0.0}
+            if self.group.first:
+                self.report(self.step, self.job.iterations, "scoring the whole chain on the validation volumes")
+                newest = checkpoint_paths(self.folder)[1]
+                self._save_checkpoint(newest)
+                score = self.scorer(newest)
+                entry |= {"voi": score.voi, "voi_eroded": score.voi_eroded, "threshold": score.threshold}
+            entry["voi"] = self.group.tell([entry["voi"]], self.device)[0]
+            self.curve.append(entry)
+            if board is not None:
+                board.add_scalar("VOI", entry["voi"], self.step)
+            self._keep_if_best(entry["voi"])
+
+    def _keep_if_best(self, value: float) -> None:
+        self.worse = 0 if value < self.best else self.worse + 1
+        if value < self.best:
+            self.best = value
+            if self.group.first:
+                self._save_checkpoint(checkpoint_paths(self.folder)[0])
 
     def _is_over(self) -> bool:
         """Whether all steps are done, or the scores have stopped falling."""
@@ -206,16 +306,49 @@ class _Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0
 
-    def _step(self, batch: Batch, number: int) -> float:
-        rate = learning_rate(number, self.job.iterations, self.job.learning_rate)
+    def _step(self, parts: list[Batch], number: int) -> tuple[float, list[str]]:
+        """Change the weights; the loss, and where the crops lie that made it no number (then nothing has changed)."""
+        job = self.job
+        rate = learning_rate(number, job.iterations, job.learning_rate, job.schedule, self.worse)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._loss(batch, self._run(self.network, self._inputs(batch.raw)))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        total = 0.0
+        culprits: list[str] = []
+        for batch in parts:
+            loss = self._loss(batch, self._run(self.network, self._inputs(batch.raw))) / job.parts
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            value = float(loss.detach())
+            total += value
+            if not math.isfinite(value):
+                culprits += batch.crops
+        self.group.add_gradients(self.network.parameters())
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.get_total_norm([w.grad for w in self.network.parameters() if w.grad is not None])
+        total = self.group.add([total], self.device)[0]
+        # with a scale, gradients that are too large are nothing special: the step is left out and the scale halved
+        broken = not math.isfinite(total) or (not math.isfinite(float(norm)) and not self.scaler.is_enabled())
+        if broken:
+            return total, culprits or [place for batch in parts for place in batch.crops]
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self._update_average(number)
-        return float(loss.detach())
+        return total, []
+
+    def _go_back(self, number: int, loss: float, culprits: list[str]) -> None:
+        """Take up the last state that was saved and leave this step's crops out from now on."""
+        skipped, where = [*self.skipped, number], ", ".join(culprits)
+        self.report(self.step, self.job.iterations, f"loss {loss} with {where}: left out, back to the last state")
+        self._begin()
+        self._resume()
+        if sum(n >= self.step for n in skipped) > MOST_SKIPPED:
+            raise UserError(
+                f"The loss of {self.job.setup} became {loss} at step {number}, with {where}; {MOST_SKIPPED} batches "
+                "shortly before were left out for the same reason. Look at that place, or lower "
+                "`training.learning_rate`."
+            )
+        self.skipped = skipped
+        self.curve.append({"step": self.step, "skipped": number, "crops": culprits})
 
     @torch.no_grad()
     def _update_average(self, number: int) -> None:
@@ -293,78 +426,46 @@ class _Trainer:
             training={
                 "job": self.job.fingerprint(),
                 "loss": float(np.mean(losses)) if losses else None,
-                "validation_loss": None if math.isinf(self.best) else self.best,
+                "validation_loss": next((e["validation"] for e in reversed(self.curve) if "validation" in e), None),
+                "voi": next((e["voi"] for e in reversed(self.curve) if "voi" in e), None),
             },
         )
         save_checkpoint(path, metadata, self.average.state_dict(), self.lsd)
 
     def _save_state(self) -> None:
-        buffer = io.BytesIO()
-        torch.save(
+        if not self.group.first:
+            return
+        save_state(
+            self.folder,
             {
                 "step": self.step,
                 "seconds": self.seconds,
+                "waited": self.waited,
                 "best": self.best,
                 "worse": self.worse,
-                "curve_lines": len(self.curve),
+                "skipped": self.skipped,
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
             },
-            buffer,
+            self.curve,
         )
-        # The curve first: of a longer curve the state knows how much counts.
-        write_text(self.folder / "curve.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.curve))
-        write_bytes(self.folder / "state.pt", buffer.getvalue())
         self._save_checkpoint(checkpoint_paths(self.folder)[1])
 
     def _resume(self) -> None:
-        path = self.folder / "state.pt"
-        if not path.exists():
-            return
-        try:
-            state = load_tensors(path.read_bytes(), self.device)
+        """Take up the last state that was saved, if there is one."""
+
+        def take(state: dict[str, Any], curve: list[dict[str, Any]]) -> None:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-            lines = (self.folder / "curve.jsonl").read_text().splitlines()[: state["curve_lines"]]
-            self.curve = [json.loads(line) for line in lines]
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step, self.seconds, self.waited = int(state["step"]), float(state["seconds"]), float(state["waited"])
             self.best, self.worse = float(state["best"]), int(state["worse"])
-        except Exception as error:  # whatever is wrong with the file, the way out is the same
-            raise UserError(
-                f"The training state {path} cannot be read ({type(error).__name__}). Delete {self.folder} to train "
-                "again from the beginning."
-            ) from error
+            self.skipped, self.curve = [int(n) for n in state["skipped"]], curve
 
-
-def learning_rate(step: int, steps: int, highest: float) -> float:
-    """A short linear warm-up, then a cosine down to `LAST_RATE` of the highest.
-
-    Args:
-        step: From 0.
-        steps: In all.
-        highest: Learning rate after the warm-up.
-    """
-    warm_up = min(WARM_UP, max(1, steps // 10))
-    if step < warm_up:
-        return highest * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, steps - warm_up)
-    return highest * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def _check_memory(job: TrainingJob, shape: Triple, device: torch.device, precision: Precision) -> None:
-    """Refuse what cannot fit, before the system ends this process without a word."""
-    weights = parameter_count(job.geometry)
-    # weights, gradients, two moments of Adam and the average; what layers put out is kept for the way back
-    needed = 20 * weights + (2 if precision == "bf16" else 4) * job.batch_size * feature_values(job.geometry, shape)
-    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
-    if needed > there:
-        raise UserError(
-            f"Training {job.setup} takes {needed / 1e9:.0f} GB of memory or more ({weights / 1e6:.1f} million weights, "
-            f"crops of {job.crop} voxels), and this machine has {there / 1e9:.0f} GB. Make `network.feature_maps`, "
-            "`network.growth` or `training.crop` smaller."
-        )
+        load_state(self.folder, self.device, take)
 
 
 def _load_lsd(job: TrainingJob, path: Path | None) -> Checkpoint | None:

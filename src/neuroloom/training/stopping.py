@@ -12,10 +12,14 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM set an event; the second one raises KeyboardInterrupt at once.
+    """Let Ctrl-C, SIGTERM and SIGUSR1 set an event; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
+
+    SIGUSR1 is what SLURM is asked to send some minutes before the time limit (`#SBATCH --signal=USR1@300`).
 
     Only the main thread hears signals; in others the event is never set.
     """
@@ -25,13 +29,13 @@ def stop_requests() -> Iterator[threading.Event]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if asked.is_set() and number in (signal.SIGINT, signal.SIGTERM):
             raise KeyboardInterrupt
         asked.set()
 
     # whoever listens to the wake-up descriptor would answer too
     descriptor = signal.set_wakeup_fd(-1)
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield asked
     finally:
