@@ -60,9 +60,10 @@ class Places:
         self._lowest = [min(0, (s - o) // 2) for s, o in zip(volume.shape, output, strict=True)]
         self._highest = [max(s - o, (s - o) // 2) for s, o in zip(volume.shape, output, strict=True)]
         self._all = int(volume.cells.sum()) == int(np.prod(volume.shape))
-        share = _shares(volume.cells, output)
+        counted = _counted_ahead(volume.cells, output)
+        share = counted / np.prod([-(-o // CELL) * CELL for o in output])
         self._full = np.argwhere(share >= min(ENOUGH, 0.9 * float(share.max())))
-        self._sparse = volume.sparse or float(share.max()) < ENOUGH
+        self._sparse = volume.sparse or float(counted.max()) < ENOUGH * np.prod(output)
         self._sums = volume.cells.reshape(-1).cumsum()
 
     def draw(self, random: np.random.Generator) -> tuple[int, ...]:
@@ -104,8 +105,8 @@ def _offset(random: np.random.Generator) -> NDArray[np.int64]:
     return random.integers(0, CELL, 3)
 
 
-def _shares(cells: NDArray[np.int64], output: Triple) -> NDArray[np.float64]:
-    """Share of voxels that count in an output that begins at a cell, whole cells taken."""
+def _counted_ahead(cells: NDArray[np.int64], output: Triple) -> NDArray[np.float64]:
+    """Voxels that count in the cells that an output covers which begins at a cell."""
     total = np.pad(cells.astype(np.float64), [(1, -(-o // CELL)) for o in output])
     for axis, extent in enumerate(output):
         running = total.cumsum(axis=axis)
@@ -113,4 +114,4 @@ def _shares(cells: NDArray[np.int64], output: Triple) -> NDArray[np.float64]:
         total = np.take(running, range(ahead, running.shape[axis]), axis=axis)
         total -= np.take(running, range(running.shape[axis] - ahead), axis=axis)
         total = np.take(total, range(cells.shape[axis]), axis=axis)
-    return total / np.prod([-(-o // CELL) * CELL for o in output])
+    return total

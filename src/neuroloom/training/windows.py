@@ -1,9 +1,9 @@
 """A region of an array in memory that may leave it: kernels read it where it lies, so that nothing is copied.
 
-          begin
-            |<------ shape ------>|
-      +-----+---------------------+           values: the whole array, or the part of it that was read
-      |  -  |  a  b  c  d  e  f   |           outside: mirrored (an image), or 0 (labels)
+    begin
+      |<------ shape ------>|
++-----+---------------------+           values: the whole array, or the part of it that was read
+|  -  |  a  b  c  d  e  f   |           outside: mirrored (an image), or 0 (labels)
 """
 
 from __future__ import annotations

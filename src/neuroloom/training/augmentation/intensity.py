@@ -78,9 +78,7 @@ def _blur(image: torch.Tensor, sigma: list[float]) -> torch.Tensor:
         kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / width) ** 2)
         kernel /= kernel.sum()
         size = image.shape[axis]
-        padded = image.index_select(
-            axis, torch.arange(-radius, size + radius, device=image.device).clamp(0, size - 1)
-        )
+        padded = image.index_select(axis, torch.arange(-radius, size + radius, device=image.device).clamp(0, size - 1))
         blurred = torch.zeros_like(image)
         for step, weight in enumerate(kernel.tolist()):
             blurred.add_(padded.narrow(axis, step, size), alpha=weight)

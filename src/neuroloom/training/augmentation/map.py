@@ -95,6 +95,8 @@ def input_shape(output_shape: Triple, parameters: Augmentation, voxel_size: tupl
                 a, b = plane
                 extent[a] = _largest(turned[a], turned[b], low, high)
                 extent[b] = _largest(turned[b], turned[a], low, high)
+                if (output_shape[order[a]] + output_shape[order[b]]) % 2:
+                    extent[a], extent[b] = extent[a] + 0.5, extent[b] + 0.5
             needed = [max(n, e + s) for n, e, s in zip(needed, extent, snap, strict=True)]
     shape = []
     for n, size in zip(needed, output_shape, strict=True):
@@ -199,7 +201,8 @@ def draw_map(
         points = points + draws.clamp(-LARGEST_JITTER, LARGEST_JITTER) * jitter[:, None, None, None]
     places = torch.einsum("ij,jzyx->izyx", matrix, points)
     # an even extent that comes to lie on an odd one has its centre between two voxels: move it onto one
-    snap = torch.tensor([0.5 * ((crop_shape[a] - shape[axis]) % 2) for a, axis in enumerate(order)])
+    lies_on = matrix.abs().argmax(dim=1).tolist()
+    snap = torch.tensor([0.5 * ((crop_shape[a] - shape[axis]) % 2) for a, axis in enumerate(lies_on)])
     places = places + snap[:, None, None, None]
     moves = (matrix[:, 1:] @ _draw_misalignment(generator, parameters, shape[0])).numpy()
     return Map(np.ascontiguousarray(places.numpy()), spacing, np.ascontiguousarray(moves), shape)
