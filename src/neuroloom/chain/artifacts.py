@@ -27,6 +27,7 @@ from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation.lookup import lookup_table
 from neuroloom.segmentation.stage import Segment
+from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
 from neuroloom.training.job import TrainingJob, TrainingVolume
 from neuroloom.training.loop import train
 from neuroloom.training.truth import is_one_of
@@ -165,6 +166,22 @@ class Chain:
             raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
         train(job, folder, lsd.checkpoint if lsd else None, progress)
+
+    def draw_crops(self, number: int, seed: int | None = None) -> PicturedCrops:
+        """Draw crops as the first training sees them, into the project's pictures.
+
+        Args:
+            number: How many crops.
+            seed: For other crops than those that training begins with.
+
+        Raises:
+            UserError: A volume does not fit, or the picture cannot be written.
+        """
+        job = self.job(self.setups[0])
+        assert job is not None  # the first training needs no other
+        if seed is not None:
+            job = job.model_copy(update={"seed": seed})
+        return write_crop_pictures(job, number, self.project.folder / "pictures" / "crops.png")
 
     def _training_volume(self, volume: LabelledVolume) -> TrainingVolume:
         path = self.project.locate(volume.path)

@@ -86,9 +86,11 @@ class LabelledArrays:
         labelled, self.cells, self.absent = self._scan()
         if labelled == 0:
             where = labels.location if mask is None else f"{mask.location} and {labels.location}"
+            named = ", nor named in zero_ids or ignore_ids" if volume.zero_ids or volume.ignore_ids else ""
             raise UserError(
-                f"{where}: no voxel is both labelled and masked in, so there is nothing to learn from. "
-                "Correct the mask, or leave it out of the project file."
+                f"{where}: no voxel is both labelled and masked in{named}, so there is nothing to learn from. "
+                f"Correct {'the mask' if mask else 'the labels'}{' or these lists' if named else ''}, or leave "
+                f"{'the mask' if mask else 'this volume'} out of the project file."
             )
         self.weight = float(labelled) if volume.weight is None else volume.weight
 
