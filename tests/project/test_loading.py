@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from neuroloom.errors import UserError
-from neuroloom.project import FILE_NAME, Parameters, load_project
+from neuroloom.project import FILE_NAME, Augmentation, Parameters, load_project
 from neuroloom.project.template import render
 
 VALUES: dict[str, Any] = {
     "voxel_size": [8.0, 8.0, 8.0],
     "volumes": {
-        "train": [{"name": "a", "path": "a.zarr"}, {"name": "b", "path": "b.zarr", "weight": 2.0}],
+        "train": [{"name": "a", "path": "a.zarr", "zero_ids": [7]}, {"name": "b", "path": "b.zarr", "weight": 2.0}],
         "validate": [{"name": "v", "path": "v.zarr", "mask": "volumes/labels/mask"}],
         "predict": [{"name": "p", "path": "https://example.org/p.zarr"}],
     },
@@ -32,6 +32,8 @@ def test_what_is_rendered_is_what_is_loaded(tmp_path: Path) -> None:
     expected = Parameters.model_validate({**VALUES, "training": {"lsd": {"iterations": 7}, "baseline": True}})
     assert project.parameters == expected
     assert project.parameters.training.affinities.iterations == 2000
+    assert project.parameters.volumes.train[0].zero_ids == (7,)
+    assert project.parameters.training.augmentation == Augmentation()
     assert project.locate("a.zarr") == str(tmp_path / "a.zarr")
     assert project.locate("https://example.org/p.zarr") == "https://example.org/p.zarr"
 
@@ -64,6 +66,27 @@ def test_a_file_with_examples_only_says_what_is_missing(tmp_path: Path) -> None:
             "voxel_size = [8.0, 8.0, 8.0]",
             "voxel_size = [8.0, 8.0, 0]",
             r"line 5: `voxel_size\[2\]` is 0; expected greater",
+        ),
+        ("slip = 0.01", "slipp = 0.01", r"unknown key `training.augmentation.slipp`; did you mean `slip`\?"),
+        (
+            "slip = 0.01",
+            "slip = 1.5",
+            r"line \d+: `training.augmentation.slip` is 1.5; expected less than or equal to 1",
+        ),
+        (
+            "[0.0, 90.0]",
+            "[90.0, 0.0]",
+            r"line \d+: `training.augmentation.rotation`: the smallest of \[90, 0\] is larger",
+        ),
+        ("[0.1, 0.5]", "[-0.1, 0.5]", r"`training.augmentation.dark_scale\[0\]` is -0.1; expected greater than"),
+        ("[0.9, 1.1]", "[0.9, inf]", r"`training.augmentation.intensity_scale\[1\]` is inf; expected a finite number"),
+        ('"background"', '"ignored"', r"`volumes.train\[0\].unlabelled` is 'ignored'.*did you mean 'ignore'\?"),
+        ("zero_ids = [7]", "zero_ids = [0]", r"line \d+: `volumes.train\[0\].zero_ids\[0\]` is 0; expected greater"),
+        ("zero_ids = [7]", "zero_ids = [3.5]", r"`volumes.train\[0\].zero_ids\[0\]` is 3.5; expected a valid integer"),
+        (
+            "ignore_ids = []",
+            "ignore_ids = [8, 7]",
+            r"line \d+: `volumes.train\[0\].ignore_ids`: 7 cannot be both in zero_ids and in ignore_ids",
         ),
         ("seed = 0", "seed = = 0", r"is no valid TOML: .*line \d+"),
     ],

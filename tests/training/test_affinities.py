@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, generate_binary_structure
 
-from neuroloom.training.affinities import affinities, grow_boundary
+from neuroloom.training.affinities import affinities, erode_by_kernel, erode_by_tensors, grow_boundary
 
 
 def random_labels(seed: int, shape: tuple[int, ...], number: int = 4) -> torch.Tensor:
@@ -71,6 +71,14 @@ def test_grow_boundary_erodes_each_label_alone(
     grown = grow_boundary(labels, steps, only_xy)
     assert torch.equal(grown, torch.from_numpy(expected) if steps else before)
     assert torch.equal(labels, before)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), shapes, st.booleans(), st.booleans())
+def test_kernel_and_tensors_erode_alike(seed: int, shape: tuple[int, int, int], only_xy: bool, masked: bool) -> None:
+    labels = random_labels(seed, (2, *shape))
+    mask = torch.from_numpy(np.random.default_rng(seed).random((2, *shape)) < 0.8) if masked else None
+    assert torch.equal(erode_by_kernel(labels, only_xy, mask), erode_by_tensors(labels, only_xy, mask))
 
 
 def test_grow_boundary_leaves_the_border_of_the_array() -> None:

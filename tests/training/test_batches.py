@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from neuroloom.networks.unet import output_shape
+from neuroloom.project import Augmentation
 from neuroloom.training.affinities import affinities, grow_boundary
-from neuroloom.training.augmentation import Augmentation
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops
 from neuroloom.training.descriptors import lsd_torch

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.training import crops as module
 from neuroloom.training.crops import Crop, Crops, LabelledArrays, check_voxel_size
+from neuroloom.training.truth import COUNTS
 from neuroloom.volume.array import reflect_indices
 
 from .conftest import VOXEL_SIZE, MakeVolume, cells
@@ -18,9 +20,16 @@ OUTPUT, RAW, LABELS = (12, 12, 12), (20, 24, 28), (16, 16, 16)
 
 
 def same(a: Crop, b: Crop) -> bool:
-    return (a.volume, a.centre) == (b.volume, b.centre) and all(
-        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("raw", "labels", "mask")
+    return (
+        (a.volume, a.centre) == (b.volume, b.centre)
+        and np.array_equal(a.raw.read_mirrored(), b.raw.read_mirrored())
+        and np.array_equal(a.labels.read(), b.labels.read())
+        and np.array_equal(a.roles.read(), b.roles.read())
     )
+
+
+def counts(crop: Crop) -> NDArray[np.bool_]:
+    return crop.roles.read() == COUNTS
 
 
 class TestPlace:
@@ -37,12 +46,13 @@ class TestPlace:
                 reflect_indices(b - (n - o) // 2, n, s)
                 for b, n, o, s in zip(begin, RAW, OUTPUT, raw.shape, strict=True)
             ]
-            np.testing.assert_allclose(crop.raw, raw[np.ix_(*around)] / 255.0, atol=1e-6)
+            np.testing.assert_array_equal(crop.raw.read_mirrored(), raw[np.ix_(*around)])
+            found, good = crop.labels.read(), counts(crop)
             for z, y, x in np.random.default_rng(number).integers(0, 16, (50, 3)):
                 place = tuple(b - 2 + i for b, i in zip(begin, (z, y, x), strict=True))
                 inside = all(0 <= p < s for p, s in zip(place, raw.shape, strict=True))
-                assert crop.labels[z, y, x] == (labels[place] if inside else 0)
-                assert crop.mask[z, y, x] == (mask[place] if inside else False)
+                assert found[z, y, x] == (labels[place] if inside else 0)
+                assert good[z, y, x] == (mask[place] if inside else False)
 
     def test_all_of_the_volume_is_drawn(self, make_volume: MakeVolume) -> None:
         crops = Crops([make_volume()], 0, OUTPUT)
@@ -53,13 +63,13 @@ class TestPlace:
     def test_volume_smaller_than_the_output_lies_in_the_middle(self, make_volume: MakeVolume) -> None:
         raw, labels = cells((6, 36, 44))
         crop = Crops([make_volume(raw=raw, labels=labels)], 0, OUTPUT).draw(0, OUTPUT, OUTPUT)
-        assert crop.mask.any(axis=(1, 2)).tolist() == [False] * 3 + [True] * 6 + [False] * 3
+        assert counts(crop).any(axis=(1, 2)).tolist() == [False] * 3 + [True] * 6 + [False] * 3
 
     def test_half_of_the_output_is_masked_in(self, make_volume: MakeVolume) -> None:
         mask = np.zeros((40, 36, 44), np.uint8)
         mask[:, :, :20] = 1
         crops = Crops([make_volume(mask=mask)], 0, OUTPUT)
-        assert min(crops.draw(n, OUTPUT, OUTPUT).mask.mean() for n in range(40)) >= 0.5
+        assert min(counts(crops.draw(n, OUTPUT, OUTPUT)).mean() for n in range(40)) >= 0.5
 
     def test_a_small_labelled_box_in_a_large_volume_is_found(self, make_volume: MakeVolume) -> None:
         shape = (20, 160, 160)
@@ -69,7 +79,7 @@ class TestPlace:
         volume = make_volume(raw=np.zeros(shape, np.uint8), labels=labels, mask=mask)
         crops = Crops([volume], 0, OUTPUT)
         drawn = [crops.draw(n, OUTPUT, OUTPUT) for n in range(30)]
-        assert np.mean([crop.mask.mean() >= 0.5 for crop in drawn]) > 0.8
+        assert np.mean([counts(crop).mean() >= 0.5 for crop in drawn]) > 0.8
         assert len({crop.centre for crop in drawn}) > 15
 
 
@@ -109,7 +119,7 @@ class TestDrawing:
         raw = np.random.default_rng(0).random((40, 36, 44), np.float32)
         crop = Crops([make_volume(raw=raw)], 0, OUTPUT).draw(0, OUTPUT, OUTPUT)
         z, y, x = (slice(c - 6, c + 6) for c in crop.centre)
-        assert np.array_equal(crop.raw, raw[z, y, x])
+        assert np.array_equal(crop.raw.read_mirrored(), raw[z, y, x])
 
 
 class TestRefusal:
@@ -126,7 +136,7 @@ class TestRefusal:
     def test_nan_in_raw(self, make_volume: MakeVolume, memory: int) -> None:
         raw = np.full((40, 36, 44), np.nan, np.float32)
         with pytest.raises(UserError, match=r"cells\.zarr/raw holds NaN"):
-            LabelledArrays(make_volume(raw=raw), memory).read((0, 0, 0), OUTPUT, "raw")
+            LabelledArrays(make_volume(raw=raw), memory).raw((0, 0, 0), OUTPUT)
 
     def test_float_raw_outside_its_range(self, make_volume: MakeVolume) -> None:
         raw = np.full((40, 36, 44), 200, np.float32)

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from neuroloom.project import Network
-from neuroloom.training.augmentation import Augmentation
+from neuroloom.project import Augmentation, Network
 
 from .conftest import MakeJob, MakeVolume
 

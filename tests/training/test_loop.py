@@ -22,9 +22,8 @@ import torch
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import hash_file
 from neuroloom.networks.checkpoint import load_checkpoint
-from neuroloom.project import Network
+from neuroloom.project import Augmentation, Network
 from neuroloom.training import loop
-from neuroloom.training.augmentation import Augmentation
 from neuroloom.training.job import TrainingJob
 from neuroloom.training.loop import Score, train
 

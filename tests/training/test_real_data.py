@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from neuroloom.networks.checkpoint import load_checkpoint
-from neuroloom.project import Network
-from neuroloom.training.augmentation import Augmentation
+from neuroloom.project import Augmentation, Network
 from neuroloom.training.job import TrainingVolume
 from neuroloom.training.loop import train
 

@@ -27,8 +27,10 @@ from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation.lookup import lookup_table
 from neuroloom.segmentation.stage import Segment
+from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
 from neuroloom.training.job import TrainingJob, TrainingVolume
 from neuroloom.training.loop import train
+from neuroloom.training.truth import is_one_of
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import volume_fingerprint
 
@@ -128,6 +130,7 @@ class Chain:
             iterations=length.iterations,
             learning_rate=settings.learning_rate,
             seed=settings.seed,
+            augmentation=settings.augmentation,
             volumes=tuple(self._training_volume(volume) for volume in self.parameters.volumes.train),
             validation=tuple(self._training_volume(volume) for volume in self.validation_volumes),
             validate_every=settings.validate_every,
@@ -164,6 +167,22 @@ class Chain:
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
         train(job, folder, lsd.checkpoint if lsd else None, progress)
 
+    def draw_crops(self, number: int, seed: int | None = None) -> PicturedCrops:
+        """Draw crops as the first training sees them, into the project's pictures.
+
+        Args:
+            number: How many crops.
+            seed: For other crops than those that training begins with.
+
+        Raises:
+            UserError: A volume does not fit, or the picture cannot be written.
+        """
+        job = self.job(self.setups[0])
+        assert job is not None  # the first training needs no other
+        if seed is not None:
+            job = job.model_copy(update={"seed": seed})
+        return write_crop_pictures(job, number, self.project.folder / "pictures" / "crops.png")
+
     def _training_volume(self, volume: LabelledVolume) -> TrainingVolume:
         path = self.project.locate(volume.path)
         arrays = [volume.raw, volume.labels, *([volume.mask] if volume.mask else [])]
@@ -173,6 +192,9 @@ class Chain:
             raw=volume.raw,
             labels=volume.labels,
             mask=volume.mask,
+            unlabelled=volume.unlabelled,
+            zero_ids=volume.zero_ids,
+            ignore_ids=volume.ignore_ids,
             weight=volume.weight,
             fingerprint=hash_json([_fingerprint(path, name) for name in arrays]),
         )
@@ -271,6 +293,7 @@ class Chain:
         identity = {
             "agglomeration": agglomerate.fingerprint(),
             "truth": [_fingerprint(path, name) for name in (volume.labels, volume.mask) if name],
+            "not_scored": sorted({*volume.zero_ids, *volume.ignore_ids}),
             "thresholds": self.parameters.segmentation.thresholds,
             "version": 1,
         }
@@ -306,11 +329,13 @@ class Chain:
             progress(3, 3, f"VOI sum {evaluation.best.plain.voi_sum:.3f}")
 
     def truth(self, volume: LabelledVolume) -> np.ndarray[Any, Any]:
-        """The truth of a volume, `(z, y, x) uint64`, 0 where it is masked out."""
+        """The truth of a volume, `(z, y, x) uint64`, 0 where it is masked out or no neuron."""
         path = self.project.locate(volume.path)
         labels = open_volume(path, volume.labels).read().astype(np.uint64)
         if volume.mask is not None:
             labels[open_volume(path, volume.mask).read() == 0] = 0
+        if volume.zero_ids or volume.ignore_ids:
+            labels[is_one_of(labels, [*volume.zero_ids, *volume.ignore_ids])] = 0
         return labels
 
     def choose_threshold(self) -> None:

@@ -9,6 +9,7 @@ import typer
 from neuroloom import __version__
 from neuroloom.cli import run
 from neuroloom.cli.check import check_command
+from neuroloom.cli.crops import crops_command
 from neuroloom.cli.demo import demo_command
 from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
@@ -42,6 +43,7 @@ for _name, _command in (
     ("sample", sample_command),
     ("import", import_command),
     ("check", check_command),
+    ("crops", crops_command),
     ("train", run.train_command),
     ("predict", run.predict_command),
     ("fragments", run.fragments_command),

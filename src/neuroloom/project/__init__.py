@@ -1,9 +1,11 @@
 """The project file `neuroloom.toml`: what it holds, reading and checking it, writing a commented one.
 
-parameters   every key, its default and what it means      loading    reading, checking, where artifacts lie
-template     writing a commented file                       mistakes   told with their line and the nearest word
+parameters     every key, its default and what it means       loading    reading, checking, where artifacts lie
+augmentation   likewise, for the section of that name         mistakes   told with their line and the nearest word
+template       writing a commented file
 """
 
+from neuroloom.project.augmentation import Augmentation
 from neuroloom.project.loading import FILE_NAME, Project, default_workers, load_project, size_problems
 from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
@@ -15,10 +17,12 @@ from neuroloom.project.parameters import (
     Training,
     TrainingLength,
     Triple,
+    Unlabelled,
 )
 
 __all__ = [
     "FILE_NAME",
+    "Augmentation",
     "LabelledVolume",
     "MergeFunction",
     "Network",
@@ -29,6 +33,7 @@ __all__ = [
     "Training",
     "TrainingLength",
     "Triple",
+    "Unlabelled",
     "default_workers",
     "load_project",
     "size_problems",

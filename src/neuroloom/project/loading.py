@@ -9,7 +9,7 @@ PROJECT/
   results/<volume>/agglomeration-<fingerprint>/     edges per block, forest.arrow
   results/<volume>/segmentation-<fingerprint>/      lut-<threshold>.npz, segmentation.zarr
   evaluation/<volume>-<fingerprint>.json
-  report.html, pictures/<volume>.png
+  report.html, pictures/<volume>.png, pictures/crops.png
 """
 
 from __future__ import annotations

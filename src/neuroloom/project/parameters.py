@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from neuroloom.project.augmentation import Augmentation
 
 Triple = tuple[int, int, int]
 Positive = Annotated[int, Field(ge=1)]
 PositiveTriple = tuple[Positive, Positive, Positive]
+Id = Annotated[int, Field(ge=1, lt=2**63)]
+Unlabelled = Literal["background", "ignore"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 PositiveNanometres = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -51,9 +55,22 @@ class LabelledVolume(RawVolume):
 
     labels: str = Field("volumes/labels/neuron_ids", description="dataset of the truth: uint64, 0 = background")
     mask: str | None = Field(None, description="dataset that is 1 where the truth may be used; leave out if everywhere")
+    unlabelled: Unlabelled = Field(
+        "background", description='what label 0 means: "background", no neuron, or "ignore", not painted (sparse truth)'
+    )
+    zero_ids: tuple[Id, ...] = Field((), description="labels that are background too, such as glia and blood vessels")
+    ignore_ids: tuple[Id, ...] = Field((), description="labels of which nothing is learned, such as damaged tissue")
     weight: PositiveFloat | None = Field(
         None, description="how often crops come from this volume; default: its number of labelled voxels"
     )
+
+    @field_validator("ignore_ids")
+    @classmethod
+    def _ids_have_one_meaning(cls, values: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        both = sorted({*values} & {*info.data.get("zero_ids", ())})
+        if both:
+            raise ValueError(f"{', '.join(map(str, both))} cannot be both in zero_ids and in ignore_ids")
+        return values
 
 
 class Volumes(Section):
@@ -114,6 +131,7 @@ class Training(Section):
     baseline: bool = Field(
         False, description="also train the same network straight from raw, for about as long, and compare"
     )
+    augmentation: Augmentation = Field(Augmentation(), description="what happens to training crops at random")
     validate_every: Positive = Field(200, description="iterations between scores on held-out crops")
     snapshot_every: Positive = Field(500, description="iterations between pictures to look at")
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")

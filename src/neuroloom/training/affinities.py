@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numba import njit
 
 
 def affinities(labels: torch.Tensor, neighborhood: Sequence[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,17 +61,56 @@ def grow_boundary(
     Returns:
         A new tensor of the same shape.
     """
-    eroded = labels.clone()
     for _ in range(steps):
-        border = torch.zeros_like(labels, dtype=torch.bool)
-        for axis in (2, 3) if only_xy else (1, 2, 3):
-            size = labels.shape[axis]
-            if size < 2:
-                continue
-            differs = eroded.narrow(axis, 1, size - 1) != eroded.narrow(axis, 0, size - 1)
-            if mask is not None:
-                differs &= mask.narrow(axis, 1, size - 1) & mask.narrow(axis, 0, size - 1)
-            border.narrow(axis, 1, size - 1).logical_or_(differs)
-            border.narrow(axis, 0, size - 1).logical_or_(differs)
-        eroded.masked_fill_(border, 0)
+        if labels.device.type == "cpu":
+            labels = erode_by_kernel(labels, only_xy, mask)
+        else:
+            labels = erode_by_tensors(labels, only_xy, mask)
+    return labels if steps else labels.clone()
+
+
+def erode_by_tensors(labels: torch.Tensor, only_xy: bool, mask: torch.Tensor | None) -> torch.Tensor:
+    """One step of `grow_boundary`, on any device."""
+    border = torch.zeros_like(labels, dtype=torch.bool)
+    for axis in (2, 3) if only_xy else (1, 2, 3):
+        size = labels.shape[axis]
+        if size < 2:
+            continue
+        differs = labels.narrow(axis, 1, size - 1) != labels.narrow(axis, 0, size - 1)
+        if mask is not None:
+            differs &= mask.narrow(axis, 1, size - 1) & mask.narrow(axis, 0, size - 1)
+        border.narrow(axis, 1, size - 1).logical_or_(differs)
+        border.narrow(axis, 0, size - 1).logical_or_(differs)
+    return labels.masked_fill(border, 0)
+
+
+def erode_by_kernel(labels: torch.Tensor, only_xy: bool, mask: torch.Tensor | None) -> torch.Tensor:
+    """The same on the processor, in one pass over the voxels."""
+    known = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask
+    eroded = torch.empty_like(labels, memory_format=torch.contiguous_format)
+    for own, sure, out in zip(labels.contiguous(), known.contiguous(), eroded, strict=True):
+        _erode(own.numpy(), sure.numpy(), only_xy, out.numpy())
     return eroded
+
+
+@njit(nogil=True, cache=True)
+def _erode(labels, known, only_xy, out):  # type: ignore[no-untyped-def]
+    """One step for (z, y, x), row by row."""
+    depth, height, width = labels.shape
+    border = np.empty(width, np.bool_)
+    for z in range(depth):
+        for y in range(height):
+            own, sure = labels[z, y], known[z, y]
+            border[:] = False
+            for x in range(width - 1):
+                differs = (own[x] != own[x + 1]) & sure[x] & sure[x + 1]
+                border[x] |= differs
+                border[x + 1] |= differs
+            for dz, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                if (dz != 0 and only_xy) or not 0 <= z + dz < depth or not 0 <= y + dy < height:
+                    continue
+                other, other_sure = labels[z + dz, y + dy], known[z + dz, y + dy]
+                for x in range(width):
+                    border[x] |= (own[x] != other[x]) & sure[x] & other_sure[x]
+            for x in range(width):
+                out[z, y, x] = 0 if border[x] else own[x]

@@ -19,11 +19,13 @@ import torch
 
 from neuroloom.networks import unet
 from neuroloom.networks.unet import crop
+from neuroloom.project import Augmentation
 from neuroloom.training import augmentation, descriptors
 from neuroloom.training.affinities import affinities, grow_boundary
-from neuroloom.training.augmentation import Augmentation, augment
+from neuroloom.training.augmentation import augment
 from neuroloom.training.crops import Crops
 from neuroloom.training.job import TrainingJob
+from neuroloom.training.truth import COUNTS, OUT, edges_that_count
 from neuroloom.training.weights import balance
 from neuroloom.volume.array import Triple
 
@@ -42,6 +44,7 @@ class Batch:
         labels: `(b, z, y, x)` int64, boundaries grown.
         targets: For each head `(b, c, z, y, x)` in [0, 1].
         weights: For each head, broadcastable to its target.
+        counts: `(b, 1, z, y, x)` bool, where the label is known.
         crops: Where each sample comes from, for messages.
     """
 
@@ -49,11 +52,12 @@ class Batch:
     labels: torch.Tensor
     targets: dict[str, torch.Tensor]
     weights: dict[str, torch.Tensor]
+    counts: torch.Tensor
     crops: tuple[str, ...]
 
 
 class BatchMaker:
-    """Makes batch number n of a job; a pure function of (seed, n).
+    """Makes batch number n of a job: crops n·b … n·b + b - 1, each a pure function of (seed, its number).
 
     Args:
         job: What is trained.
@@ -91,38 +95,37 @@ class BatchMaker:
         raw_input = augmentation.input_shape(self.raw_shape, setting, voxel_size)
         label_input = augmentation.input_shape(self.label_shape, setting, voxel_size)
         first = number * self.batch_size
-        drawn = [self.crops.draw(first + i, raw_input, label_input) for i in range(self.batch_size)]
-        seed = np.random.SeedSequence([job.seed, number, 1]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
-        raw, labels, mask = augment(
-            torch.stack([torch.from_numpy(piece.raw)[None] for piece in drawn]).to(self.device),
-            torch.stack([torch.from_numpy(piece.labels) for piece in drawn]).to(self.device),
-            torch.stack([torch.from_numpy(piece.mask) for piece in drawn]).to(self.device),
-            generator,
+        numbers = range(first, first + self.batch_size)
+        drawn = [self.crops.draw(n, raw_input, label_input) for n in numbers]
+        raw, labels, roles = augment(
+            [piece.raw for piece in drawn],
+            [piece.labels for piece in drawn],
+            [piece.roles for piece in drawn],
+            [_generator(job.seed, n) for n in numbers],
             setting,
             voxel_size,
             self.raw_shape,
             self.label_shape,
+            self.device,
         )
-        labels = grow_boundary(labels, 1, only_xy=job.serial_sections, mask=mask)
-        inside = crop(mask, job.crop)[:, None]
+        labels = grow_boundary(labels, 1, only_xy=job.serial_sections, mask=roles != OUT)
+        counts = crop(roles, job.crop)[:, None] == COUNTS
         targets, weights = {}, {}
         for name in job.outputs:
             if name == "lsd":
                 targets[name] = self._descriptors(labels)
-                weights[name] = inside.float()
+                weights[name] = counts.float()
             else:
                 values, _ = affinities(labels, job.neighborhood)
-                # an edge counts when both of its ends do
-                counts, _ = affinities(mask.long(), job.neighborhood)
                 targets[name] = crop(values, job.crop)
-                weights[name] = balance(targets[name], crop(counts, job.crop))
+                weights[name] = balance(targets[name], crop(edges_that_count(roles, job.neighborhood), job.crop))
         return Batch(
-            raw=raw * 2 - 1,
+            raw=raw.mul_(2).sub_(1),
             labels=crop(labels, job.crop),
             # as the network's output lies in memory: the loss reads both side by side
             targets={name: t.contiguous(memory_format=torch.channels_last_3d) for name, t in targets.items()},
             weights=weights,
+            counts=counts,
             crops=tuple(f"{piece.volume} around voxel {piece.centre}" for piece in drawn),
         )
 
@@ -158,6 +161,12 @@ class BatchMaker:
             finally:
                 for _, future in pending:
                     future.cancel()
+
+
+def _generator(seed: int, crop_number: int) -> torch.Generator:
+    """Random numbers of one crop, whatever batch it is part of."""
+    state = np.random.SeedSequence([seed, crop_number, 1]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
 def input_shapes(job: TrainingJob, lsd: unet.UNetParameters | None) -> tuple[Triple, Triple]:

@@ -1,11 +1,12 @@
 """Random crops of the training volumes; crop number n of a run is a pure function of (seed, n).
 
 So batches can be prepared ahead by other threads, and a run that was stopped goes on with the very batches it would
-have seen. A crop may leave its volume: there, raw is mirrored and the mask is 0.
+have seen. A crop may leave its volume: there, raw is mirrored and no label counts. Where a crop may lie: see `places`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,40 +16,40 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.training.job import TrainingVolume
+from neuroloom.training.places import CELL, Places
+from neuroloom.training.truth import COUNTS, is_one_of, sort_labels
+from neuroloom.training.windows import Window, whole
 from neuroloom.volume import Volume, open_volume
-from neuroloom.volume.array import Nanometres, Triple, reflect_indices
+from neuroloom.volume.array import Nanometres, Triple
 
 IN_MEMORY_BYTES = 4 * 2**30
 """Volumes are read once and kept until together they have this size; the others are read crop by crop."""
 
-MASKED_IN = 0.5
-"""Smallest share of a crop's voxels that must count, where there is such a place."""
-
-CELL = 16
-"""Voxels along each axis of the cells in which the mask is counted."""
+SLAB = 4 * CELL
+"""Sections of a volume that are looked at together."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A piece of a volume, not yet augmented.
+    """A piece of a volume, not yet augmented, and not yet copied where the volume is in memory.
 
     Attributes:
-        raw: `(z, y, x)` float32 in [0, 1].
-        labels: `(z, y, x)` int64.
-        mask: `(z, y, x)` bool; False outside the volume.
+        raw: uint8, or float32 in [0, 1].
+        labels: Integers.
+        roles: uint8, what each label is good for (see `truth`).
         volume: Name of the volume.
         centre: In voxels of the volume.
     """
 
-    raw: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    mask: NDArray[np.bool_]
+    raw: Window
+    labels: Window
+    roles: Window
     volume: str
     centre: Triple
 
 
 class LabelledArrays:
-    """Raw, labels and mask of one volume.
+    """Raw, labels and their roles in one volume.
 
     Args:
         volume: Where they lie.
@@ -56,68 +57,112 @@ class LabelledArrays:
 
     Attributes:
         nbytes: Bytes that are kept.
-        cells: Share of masked-in voxels of each cell of `CELL` voxels, z y x; None without a mask.
+        cells: Voxels that count in each cell of `CELL` voxels, z y x.
+        sparse: Whether only what is painted is known.
+        absent: Ids that are named for this volume and occur nowhere in it.
 
     Raises:
-        UserError: An array is missing, of the wrong type or shape, holds NaN, or the mask is 0 everywhere.
+        UserError: An array is missing, of the wrong type or shape, holds NaN, or nothing in it counts.
     """
 
     def __init__(self, volume: TrainingVolume, memory: int = IN_MEMORY_BYTES) -> None:
         self.name = volume.name
+        self.sparse = volume.unlabelled == "ignore"
+        self._volume = volume
         raw, labels = open_volume(volume.path, volume.raw), open_volume(volume.path, volume.labels)
         mask = None if volume.mask is None else open_volume(volume.path, volume.mask)
         _check(raw, labels, mask)
         self.shape = raw.shape
         self.voxel_size = raw.voxel_size
-        size = sum(v.array.nbytes for v in (raw, labels, mask) if v is not None)
+        size = raw.array.nbytes + labels.array.nbytes + math.prod(raw.shape)
         keep = size <= memory
         self.nbytes = size if keep else 0
-        self._raw: Volume | NDArray[Any] = raw.read() if keep else raw
-        self._labels: Volume | NDArray[Any] = labels.read() if keep else labels
+        self._raw: Volume | NDArray[Any] = _native(raw.read()) if keep else raw
+        self._labels: Volume | NDArray[Any] = _native(labels.read()) if keep else labels
         self._mask: Volume | NDArray[Any] | None = (mask.read() if keep else mask) if mask is not None else None
+        self._roles: NDArray[np.uint8] | None = None
         if isinstance(self._raw, np.ndarray):
             check_raw(self._raw, raw.location)
-        labelled, self.cells = self._count()
+        labelled, self.cells, self.absent = self._scan()
         if labelled == 0:
             where = labels.location if mask is None else f"{mask.location} and {labels.location}"
+            named = ", nor named in zero_ids or ignore_ids" if volume.zero_ids or volume.ignore_ids else ""
             raise UserError(
-                f"{where}: no voxel is both labelled and masked in, so there is nothing to learn from. "
-                "Correct the mask, or leave it out of the project file."
+                f"{where}: no voxel is both labelled and masked in{named}, so there is nothing to learn from. "
+                f"Correct {'the mask' if mask else 'the labels'}{' or these lists' if named else ''}, or leave "
+                f"{'the mask' if mask else 'this volume'} out of the project file."
             )
         self.weight = float(labelled) if volume.weight is None else volume.weight
 
-    def read(self, begin: Sequence[int], shape: Sequence[int], which: str) -> NDArray[Any]:
-        """A region of "raw", "labels" or "mask" that may leave the volume.
+    def raw(self, begin: Sequence[int], shape: Sequence[int]) -> Window:
+        """Raw in a region that may leave the volume.
 
         Args:
             begin: First voxel, z y x; may be negative.
             shape: Extent in voxels.
-            which: Outside the volume raw is mirrored, labels and mask are 0.
         """
-        source = {"raw": self._raw, "labels": self._labels, "mask": self._mask}[which]
-        if which == "raw":
-            return _read_reflected(source, begin, shape)
-        result: NDArray[Any] = np.zeros(tuple(shape), dtype=np.int64 if which == "labels" else np.bool_)
-        low = [max(0, -b) for b in begin]
-        high = [min(e, s - b) for b, e, s in zip(begin, shape, self.shape, strict=True)]
-        if all(h > lo for lo, h in zip(low, high, strict=True)):
-            inside = tuple(slice(lo, h) for lo, h in zip(low, high, strict=True))
-            start = [b + lo for b, lo in zip(begin, low, strict=True)]
-            extent = [h - lo for lo, h in zip(low, high, strict=True)]
-            result[inside] = 1 if source is None else _read(source, start, extent)
-        return result
+        if isinstance(self._raw, Volume):
+            values = self._raw.read_reflected(begin, shape)
+            check_raw(values, self._raw.location)
+            return whole(values)
+        return Window(self._raw, _triple(begin), _triple(shape))
 
-    def _count(self) -> tuple[int, NDArray[np.float64] | None]:
-        """Number of voxels that are labelled and masked in, and the share of masked-in voxels of each cell."""
-        count, layers = 0, []
-        for z in range(0, self.shape[0], CELL):
-            extent = (min(CELL, self.shape[0] - z), *self.shape[1:])
-            mask = self.read((z, 0, 0), extent, "mask")
-            count += int(np.count_nonzero(mask & (self.read((z, 0, 0), extent, "labels") != 0)))
-            if self._mask is not None:
-                rows = np.add.reduceat(mask.sum(axis=0, dtype=np.float64), range(0, extent[1], CELL), axis=0)
-                layers.append(np.add.reduceat(rows, range(0, extent[2], CELL), axis=1) / CELL**3)
-        return count, np.stack(layers) if layers else None
+    def truth(self, begin: Sequence[int], shape: Sequence[int]) -> tuple[Window, Window]:
+        """Labels and their roles in a region that may leave the volume; 0 outside.
+
+        Args:
+            begin: First voxel, z y x; may be negative.
+            shape: Extent in voxels.
+        """
+        if self._roles is not None:
+            assert isinstance(self._labels, np.ndarray)
+            labels, roles, low = self._labels, self._roles, (0, 0, 0)
+        else:
+            low = _triple([min(max(0, b), s) for b, s in zip(begin, self.shape, strict=True)])
+            high = [max(lo, min(b + n, s)) for lo, b, n, s in zip(low, begin, shape, self.shape, strict=True)]
+            labels, roles = self._sorted(*self._stored(low, [h - lo for lo, h in zip(low, high, strict=True)]))
+        start = _triple([b - lo for b, lo in zip(begin, low, strict=True)])
+        return Window(labels, start, _triple(shape)), Window(roles, start, _triple(shape))
+
+    def counting(self, begin: Sequence[int], shape: Sequence[int]) -> float:
+        """Share of voxels that count in a region that may leave the volume."""
+        return float(np.mean(self.truth(begin, shape)[1].read() == COUNTS))
+
+    def _stored(self, begin: Sequence[int], shape: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Labels and mask of a region within the volume."""
+        return _read(self._labels, begin, shape), None if self._mask is None else _read(self._mask, begin, shape)
+
+    def _sorted(self, labels: NDArray[Any], mask: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        volume = self._volume
+        return sort_labels(_native(labels), mask, volume.unlabelled, volume.zero_ids, volume.ignore_ids)
+
+    def _scan(self) -> tuple[int, NDArray[np.int64], list[int]]:
+        """Voxels that are labelled and count, those that count in each cell, and named ids that were not met.
+
+        Labels that are in memory are replaced by sorted ones on the way.
+        """
+        labelled, layers = 0, []
+        absent = {*self._volume.zero_ids, *self._volume.ignore_ids}
+        kept = np.empty(self.shape, np.uint8) if isinstance(self._labels, np.ndarray) else None
+        for z in range(0, self.shape[0], SLAB):
+            stored, mask = self._stored((z, 0, 0), (min(SLAB, self.shape[0] - z), *self.shape[1:]))
+            if absent:
+                absent -= set(np.unique(stored[is_one_of(stored, absent)]).tolist())
+            labels, roles = self._sorted(stored, mask)
+            counts = roles == COUNTS
+            labelled += int(np.count_nonzero(counts & (labels != 0)))
+            sums = counts.astype(np.int64)
+            for axis in range(3):
+                sums = np.add.reduceat(sums, range(0, sums.shape[axis], CELL), axis=axis)
+            layers.append(sums)
+            if kept is not None:
+                kept[z : z + SLAB] = roles
+                if labels is not stored:
+                    assert isinstance(self._labels, np.ndarray)
+                    self._labels[z : z + SLAB] = labels
+        if kept is not None:
+            self._roles, self._mask = kept, None
+        return labelled, np.concatenate(layers), sorted(absent)
 
 
 class Crops:
@@ -126,7 +171,7 @@ class Crops:
     Args:
         volumes: The volumes.
         seed: Of the draws.
-        output: Extent of the part that must be masked in by half, in voxels.
+        output: Extent of the part of which half must count, in voxels.
     """
 
     def __init__(self, volumes: Sequence[TrainingVolume], seed: int, output: Triple) -> None:
@@ -135,7 +180,7 @@ class Crops:
         for volume in volumes:
             self.arrays.append(LabelledArrays(volume, memory))
             memory -= self.arrays[-1].nbytes
-        self._likely = [None if a.cells is None else _fullest_places(a.cells, output) for a in self.arrays]
+        self._places = [Places(arrays, output) for arrays in self.arrays]
         weights = np.array([arrays.weight for arrays in self.arrays])
         self._probabilities = weights / weights.sum()
         self._seed = seed
@@ -147,61 +192,24 @@ class Crops:
         Args:
             number: From 0.
             raw_shape: Extent of raw in voxels.
-            label_shape: Extent of labels and mask; same centre, differs by even numbers.
+            label_shape: Extent of the labels; same centre, differs by even numbers.
         """
         random = np.random.default_rng([self._seed, number])
         volume = int(random.choice(len(self.arrays), p=self._probabilities))
         arrays = self.arrays[volume]
-        begin = self._draw_begin(random, arrays, self._likely[volume])
+        begin = self._places[volume].draw(random)
 
         def around(shape: Triple) -> list[int]:
             return [b - (s - o) // 2 for b, s, o in zip(begin, shape, self._output, strict=True)]
 
-        raw = arrays.read(around(raw_shape), raw_shape, "raw")
-        scale = np.float32(1 / 255) if raw.dtype == np.uint8 else np.float32(1)
-        centre = tuple(b + o // 2 for b, o in zip(begin, self._output, strict=True))
+        labels, roles = arrays.truth(around(label_shape), label_shape)
         return Crop(
-            raw=raw.astype(np.float32) * scale,
-            labels=arrays.read(around(label_shape), label_shape, "labels"),
-            mask=arrays.read(around(label_shape), label_shape, "mask"),
+            raw=arrays.raw(around(raw_shape), raw_shape),
+            labels=labels,
+            roles=roles,
             volume=arrays.name,
-            centre=(centre[0], centre[1], centre[2]),
+            centre=_triple([b + o // 2 for b, o in zip(begin, self._output, strict=True)]),
         )
-
-    def _draw_begin(
-        self, random: np.random.Generator, arrays: LabelledArrays, likely: NDArray[np.int64] | None
-    ) -> tuple[int, ...]:
-        """First voxel of an output that is masked in by half: anywhere, or, if that fails, where the mask is full."""
-        # where the volume is larger than the output, the output lies inside; else it lies around the middle
-        lowest = [min(0, (s - o) // 2) for s, o in zip(arrays.shape, self._output, strict=True)]
-        highest = [max(s - o, (s - o) // 2) for s, o in zip(arrays.shape, self._output, strict=True)]
-        best: tuple[float, tuple[int, ...]] = (-1.0, (0, 0, 0))
-        for attempt in range(20):
-            begin = tuple(int(random.integers(a, b + 1)) for a, b in zip(lowest, highest, strict=True))
-            if likely is None:
-                return begin
-            if attempt >= 10:
-                chosen = likely[int(random.integers(len(likely)))] * CELL + random.integers(0, CELL, 3)
-                begin = tuple(int(v) for v in np.clip(chosen, lowest, highest))
-            share = float(arrays.read(begin, self._output, "mask").mean())
-            if share > best[0]:
-                best = share, begin
-            if share >= MASKED_IN:
-                break
-        return best[1]
-
-
-def _fullest_places(cells: NDArray[np.float64], output: Triple) -> NDArray[np.int64]:
-    """Cells (n, 3) at which an output may begin that is masked in by half, or as far as possible."""
-    total = np.pad(cells, [(1, -(-o // CELL)) for o in output])
-    for axis, extent in enumerate(output):
-        running = total.cumsum(axis=axis)
-        ahead = -(-extent // CELL)
-        total = np.take(running, range(ahead, running.shape[axis]), axis=axis)
-        total -= np.take(running, range(running.shape[axis] - ahead), axis=axis)
-        total = np.take(total, range(cells.shape[axis]), axis=axis)
-    share = total * CELL**3 / np.prod([-(-o // CELL) * CELL for o in output])
-    return np.argwhere(share >= min(MASKED_IN, 0.9 * float(share.max())))
 
 
 def check_raw(raw: NDArray[Any], location: str) -> None:
@@ -268,9 +276,11 @@ def _read(source: Volume | NDArray[Any], begin: Sequence[int], shape: Sequence[i
     return source[tuple(slice(b, b + e) for b, e in zip(begin, shape, strict=True))]
 
 
-def _read_reflected(source: Any, begin: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
-    if isinstance(source, Volume):
-        values = source.read_reflected(begin, shape)
-        check_raw(values, source.location)
-        return values
-    return source[np.ix_(*(reflect_indices(b, e, s) for b, e, s in zip(begin, shape, source.shape, strict=True)))]
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    """In this machine's order of bytes, as kernels need it."""
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    z, y, x = values
+    return z, y, x

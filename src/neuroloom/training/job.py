@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from neuroloom.files import hash_json
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS, network_parameters
 from neuroloom.networks.unet import UNetParameters
-from neuroloom.project import Network
-from neuroloom.training.augmentation import Augmentation
+from neuroloom.project import Augmentation, Network, Unlabelled
 from neuroloom.volume.array import Nanometres, Triple
+from neuroloom.volume.units import are_serial_sections
 
 VERSION = 3
 """Raised when the same job gives other weights than before."""
@@ -31,6 +31,9 @@ class TrainingVolume(BaseModel):
         raw: Dataset, uint8 or float32 in [0, 1].
         labels: Dataset, integers, 0 = background.
         mask: Dataset that is not 0 where the truth counts; None for everywhere.
+        unlabelled: "background" where label 0 is known to be no neuron, "ignore" where it is just not painted.
+        zero_ids: Labels that are background, and known to be.
+        ignore_ids: Labels of which nothing is to be learned.
         weight: How often crops come from it; None for its number of labelled voxels.
         fingerprint: Of the three arrays' content.
     """
@@ -42,6 +45,9 @@ class TrainingVolume(BaseModel):
     raw: str
     labels: str
     mask: str | None = None
+    unlabelled: Unlabelled = "background"
+    zero_ids: tuple[int, ...] = ()
+    ignore_ids: tuple[int, ...] = ()
     weight: float | None = None
     fingerprint: str
 
@@ -152,8 +158,7 @@ class TrainingJob(BaseModel):
     @property
     def serial_sections(self) -> bool:
         """Whether voxels are two or more times longer in z: sections are then treated one by one."""
-        z, y, x = self.voxel_size
-        return z >= 2 * max(y, x)
+        return are_serial_sections(self.voxel_size)
 
 
 def checkpoint_paths(folder: Path) -> tuple[Path, Path]:

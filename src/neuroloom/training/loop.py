@@ -140,8 +140,7 @@ class _Trainer:
                     f"Volume {arrays.name} of {arrays.shape} voxels is smaller than a training crop of {job.crop} "
                     "voxels. Make `training.crop` smaller or leave the volume out."
                 )
-        augmentation = job.augmentation.model_copy(update={"per_section": job.serial_sections})
-        self.batches = BatchMaker(job, training, raw_shape, self.device, augmentation, job.crops_at_once)
+        self.batches = BatchMaker(job, training, raw_shape, self.device, job.augmentation, job.crops_at_once)
         self.held_out: list[tuple[Batch, torch.Tensor]] = []
         if job.validation and group.first:
             validation = Crops(job.validation, job.seed + 1, job.crop)

@@ -1,6 +1,8 @@
-"""Units of length as microscopy files write them, in nm."""
+"""Units of length as microscopy files write them, in nm, and what voxel sizes say."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from neuroloom.errors import UserError
 
@@ -39,3 +41,13 @@ def nanometres_per(unit: str, location: str) -> float | None:
     raise UserError(
         f"{location} gives its voxel size in {unit!r}, which is no known unit. Add --voxel-size Z,Y,X in nm."
     )
+
+
+def are_serial_sections(voxel_size: Sequence[float]) -> bool:
+    """Whether voxels are two or more times longer in z: sections were then cut and imaged one by one.
+
+    Args:
+        voxel_size: nm, z y x.
+    """
+    z, y, x = voxel_size
+    return z >= 2 * max(y, x)

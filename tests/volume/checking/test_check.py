@@ -157,6 +157,7 @@ def test_masks_and_what_they_cover(tmp_path: Path) -> None:
     sparse = np.where(LABELS < 5, LABELS, np.uint64(0))
     findings = check_volumes([write(tmp_path / "b.zarr", RAW, sparse)])
     assert "is labelled" in one(findings, "mask", "warning").what
+    assert 'unlabelled = "ignore"' in one(findings, "mask", "warning").remedy
     findings = check_volumes([write(tmp_path / "c.zarr", RAW, np.zeros_like(LABELS))])
     assert "labels are 0 everywhere" in one(findings, "labels", "error").what
 

@@ -16,6 +16,9 @@ from neuroloom.volume.regions import Box, regions_of, slabs_of
 TINY = 500
 """Voxels; smaller labels and pieces that are no neurite cut by the border are specks."""
 
+SPARSE = 0.3
+"""Share of labelled voxels below which the truth looks as if only some neurites were painted."""
+
 
 def check_labels(patient: Patient, advance: Callable[[int], None]) -> None:
     """Look at labels and mask.
@@ -92,12 +95,18 @@ def _judge_mask(patient: Patient, found: Pieces, voxels: int, sample: bool, samp
     filled = found.labelled / found.inside
     text = f"{name} covers {coverage:.1%}{sampled}, {filled:.1%} of that is labelled"
     if filled < 0.5:
+        remedy = "Set the mask to 0 where nothing was annotated, and import it with --mask."
+        if filled < SPARSE:
+            remedy = (
+                'If the rest is just not painted, write unlabelled = "ignore" for this volume in the project file, so '
+                "that only what is painted is learned from. If there really is no neuron, all is well."
+            )
         patient.say(
             "warning",
             "mask",
             text,
             "Where the mask is 1, label 0 is taught as background: neurites nobody has drawn yet become walls.",
-            "Set the mask to 0 where nothing was annotated, and import it with --mask.",
+            remedy,
             coverage=coverage,
             labelled=filled,
         )

@@ -1,0 +1,59 @@
+"""What a project's keys mean for its trainings and scores, without running anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neuroloom.chain import Chain, open_project
+from neuroloom.project import Augmentation
+from small_project import VALUES, make_project
+
+
+def chain(folder: Path, training: dict[str, Any] | None = None, **keys: Any) -> Chain:
+    """A small project with keys for all its volumes."""
+    volumes = {kind: [{**volume, **keys} for volume in group] for kind, group in VALUES["volumes"].items()}
+    values = {"volumes": volumes, "training": {**VALUES["training"], **(training or {})}}
+    return Chain(open_project(make_project(folder, values)))
+
+
+@pytest.mark.parametrize("keys", [{"unlabelled": "ignore"}, {"zero_ids": (3,)}, {"ignore_ids": (3,)}])
+def test_what_labels_mean_reaches_the_training_and_its_fingerprint(tmp_path: Path, keys: dict[str, Any]) -> None:
+    job = chain(tmp_path / "p", **keys).job("lsd")
+    assert job is not None
+    for volume in (*job.volumes, *job.validation):
+        assert {key: getattr(volume, key) for key in keys} == keys
+    plain = {"unlabelled": "background", "zero_ids": (), "ignore_ids": ()}
+    same = job.model_copy(update={"volumes": tuple(volume.model_copy(update=plain) for volume in job.volumes)})
+    assert same.fingerprint() != job.fingerprint()
+
+
+def test_augmentation_reaches_the_training_and_its_fingerprint(tmp_path: Path) -> None:
+    first = chain(tmp_path / "p").job("lsd")
+    assert first is not None
+    assert first.augmentation == Augmentation()
+    job = chain(tmp_path / "p2", {"augmentation": {"noise": 0.5}}).job("lsd")
+    assert job is not None
+    assert job.augmentation == Augmentation(noise=0.5)
+    assert job.fingerprint() != first.fingerprint()
+
+
+def test_ids_that_are_no_neurons_are_not_scored(tmp_path: Path) -> None:
+    with_ids = chain(tmp_path / "p", zero_ids=[3, 2**63 - 1], ignore_ids=[5])
+    plain = chain(tmp_path / "p2")
+    expected = plain.truth(plain.validation_volumes[0])
+    assert {3, 5} <= set(np.unique(expected).tolist())
+    expected[(expected == 3) | (expected == 5)] = 0
+    np.testing.assert_array_equal(with_ids.truth(with_ids.validation_volumes[0]), expected)
+
+
+def test_crops_are_drawn_into_the_project(tmp_path: Path) -> None:
+    made = chain(tmp_path / "p", zero_ids=[77777])
+    drawn = made.draw_crops(2)
+    assert drawn.path == tmp_path / "p" / "pictures" / "crops.png"
+    assert drawn.absent == {"train": [77777]}
+    first = drawn.path.read_bytes()
+    assert made.draw_crops(2, seed=5).path.read_bytes() != first
