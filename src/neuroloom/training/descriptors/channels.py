@@ -72,6 +72,9 @@ def write(descriptors, x0, x1, xa, y, z, label, labels, repeats, window, channel
                 while last < cb and labels[a, b, last] == label:
                     last += 1
                 for channel in range(len(channels)):
-                    for c in range(first, last):
-                        out[channel, a - window[0, 0], b - window[1, 0], c - window[2, 0]] = values[channel, c - begin]
+                    row = out[channel, a - window[0, 0], b - window[1, 0]]
+                    to = row[first - window[2, 0] : last - window[2, 0]]
+                    source = values[channel, first - begin : last - begin]
+                    for i in range(len(to)):
+                        to[i] = source[i]
                 first = last
