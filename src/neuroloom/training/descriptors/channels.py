@@ -1,4 +1,8 @@
-"""From moments to channels, and to the voxels that have them."""
+"""From moments to channels, from there to rows of blocks, and from these to voxels.
+
+Rows are stored one after the other, and copied to their voxels in the order of these at last: writing a label's
+voxels when its column is done would touch every part of memory many times.
+"""
 
 from __future__ import annotations
 
@@ -51,30 +55,35 @@ def normalise_voxel(moments, width, x, farthest, sigma, step, out):  # type: ign
 
 
 @njit(nogil=True, cache=True)
-def write(descriptors, x0, x1, xa, y, z, label, labels, repeats, window, channels, values, out):  # type: ignore[no-untyped-def]
-    """Copy the chosen channels of a row of blocks to the label's own voxels in them, as far as `out` shows them."""
-    za, zb = max(z * repeats[0], window[0, 0]), min((z + 1) * repeats[0], window[0, 1])
-    ya, yb = max(y * repeats[1], window[1, 0]), min((y + 1) * repeats[1], window[1, 1])
-    begin = (xa + x0) * repeats[2]
-    ca, cb = max(begin, window[2, 0]), min((xa + x1) * repeats[2], window[2, 1])
+def store(descriptors, x0, x1, start, row, channels, repeat, values):  # type: ignore[no-untyped-def]
+    """Copy the chosen channels of blocks x0 to x1, of which `start` is the first block's x, to their row in `values`.
+
+    A row (first x, last x + 1, blocks in rows before) lies there channel by channel, every block `repeat` times.
+    """
+    length = (row[1] - row[0]) * repeat
     for channel in range(len(channels)):
-        for x in range(x0, x1):
-            for k in range(repeats[2]):
-                values[channel, (x - x0) * repeats[2] + k] = descriptors[channels[channel], x]
-    for a in range(za, zb):
-        for b in range(ya, yb):
-            first = ca
-            while first < cb:
-                if labels[a, b, first] != label:
-                    first += 1
-                    continue
-                last = first + 1
-                while last < cb and labels[a, b, last] == label:
-                    last += 1
-                for channel in range(len(channels)):
-                    row = out[channel, a - window[0, 0], b - window[1, 0]]
-                    to = row[first - window[2, 0] : last - window[2, 0]]
-                    source = values[channel, first - begin : last - begin]
-                    for i in range(len(to)):
-                        to[i] = source[i]
-                first = last
+        begin = row[2] * repeat * len(channels) + channel * length + (start + x0 - row[0]) * repeat
+        source = descriptors[channels[channel], x0:x1]
+        to = values[begin : begin + (x1 - x0) * repeat]
+        if repeat == 1:
+            for x in range(len(to)):
+                to[x] = source[x]
+        else:
+            for x in range(len(source)):
+                for k in range(repeat):
+                    to[x * repeat + k] = source[x]
+
+
+@njit(nogil=True, cache=True)
+def spread(voxels, row_of, rows, values, repeat, window, out):  # type: ignore[no-untyped-def]
+    """Copy to the voxels of runs what their rows of blocks hold in `values`; `out` shows `window`."""
+    channels = len(out)
+    for channel in range(channels):
+        for run in range(len(voxels)):
+            z, y, first, last = voxels[run]
+            row = rows[row_of[run]]
+            begin = row[2] * repeat * channels + (channel * (row[1] - row[0]) - row[0]) * repeat + first
+            source = values[begin : begin + last - first]
+            to = out[channel, z - window[0, 0], y - window[1, 0], first - window[2, 0] : last - window[2, 0]]
+            for x in range(len(source)):
+                to[x] = source[x]

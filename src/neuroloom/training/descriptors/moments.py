@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.training.descriptors.channels import normalise_voxel, write
+from neuroloom.training.descriptors.channels import normalise_voxel, store
 from neuroloom.training.descriptors.windows import gaussian_moments
 
 
@@ -34,7 +34,7 @@ def gaussian_columns(
         flat: there is one plane only, and no z.
 
     Returns:
-        A function of columns, ids, group, wanted, seen, labels, repeats, window, channels and out (see `compute`).
+        A function of columns, group, wanted, seen, places, row_of, rows, channels, repeat and values (see `compute`).
     """
     z, y, x = (gaussian_moments(deviation / size) for deviation, size in zip(sigma, step, strict=True))
     if flat:
@@ -53,7 +53,7 @@ def gaussian_columns(
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 def _fill_columns(  # type: ignore[no-untyped-def]
     kernel_z, kernel_y, radius_x, behind, sigma, step,
-    columns, ids, group, wanted, seen, labels, repeats, window, channels, out,
+    columns, group, wanted, seen, places, row_of, rows, channels, repeat, values,
 ):  # fmt: skip
     """Descriptors of all voxels that belong to these columns."""
     kz, ky = kernel_z.astype(np.float32), kernel_y.astype(np.float32)
@@ -83,8 +83,8 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         end = max(begin, end)
         y_begin, y_end = ya - radius_y, yb + radius_y
         width = xb - xa
-        rows = np.empty((y_end - y_begin, 3 * width), dtype=np.float32)  # xx, x, one
-        row_used = np.empty(y_end - y_begin, dtype=np.bool_)
+        lines = np.empty((y_end - y_begin, 3 * width), dtype=np.float32)  # xx, x, one
+        line_used = np.empty(y_end - y_begin, dtype=np.bool_)
         used = np.empty(2 * max(radius_y, radius_z) + 1, dtype=np.int64)
         planes = np.empty((yb - ya, end - begin, 6 * width), dtype=np.float32)  # xx, x, one, y, yx, yy
         plane_used = np.zeros((yb - ya, end - begin), dtype=np.bool_)
@@ -94,25 +94,25 @@ def _fill_columns(  # type: ignore[no-untyped-def]
             r += 1
         for z in range(begin, end):
             # along x
-            row_used[:] = False
+            line_used[:] = False
             while r < last_seen and seen[r, 0] == z:
                 y, first, last = seen[r, 1], seen[r, 2], seen[r, 3]
                 r += 1
                 if y < y_begin or y >= y_end or last + radius_x <= xa or first - radius_x >= xb:
                     continue
-                row = rows[y - y_begin]
-                if not row_used[y - y_begin]:
-                    row_used[y - y_begin] = True
-                    row[:] = 0
+                line = lines[y - y_begin]
+                if not line_used[y - y_begin]:
+                    line_used[y - y_begin] = True
+                    line[:] = 0
                 for k in range(3):
-                    _add_difference(row, (2 - k) * width, behind[k], zero + xa - last, zero + xa - first, width)
+                    _add_difference(line, (2 - k) * width, behind[k], zero + xa - last, zero + xa - first, width)
             # along y
             for y in range(ya, yb):
                 if not needed[y - ya]:
                     continue
                 count = 0
                 for other in range(y - radius_y - y_begin, y + radius_y + 1 - y_begin):
-                    if row_used[other]:
+                    if line_used[other]:
                         used[count] = other
                         count += 1
                 if count == 0:
@@ -121,32 +121,25 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                 plane = planes[y - ya, z - begin]
                 plane[:] = 0
                 centre = y - y_begin - radius_y
-                # two rows at a time, since writing the sums is what takes the time
+                # two lines at a time, since writing the sums is what takes the time
                 for pair in range(0, count, 2):
                     one, two = used[pair], used[min(pair + 1, count - 1)]
-                    row, row2 = rows[one], rows[two]
+                    line, line2 = lines[one], lines[two]
                     g, tg, ttg = ky[0, one - centre], ky[1, one - centre], ky[2, one - centre]
                     h, th, tth = ky[0, two - centre], ky[1, two - centre], ky[2, two - centre]
                     if pair + 1 == count:
                         h = th = tth = np.float32(0)
-                    _add_two(plane, 0, g, row, h, row2, 0, 3 * width)
-                    _add_two(plane, 3 * width, tg, row, th, row2, 2 * width, width)
-                    _add_two(plane, 4 * width, tg, row, th, row2, width, width)
-                    _add_two(plane, 5 * width, ttg, row, tth, row2, 2 * width, width)
+                    _add_two(plane, 0, g, line, h, line2, 0, 3 * width)
+                    _add_two(plane, 3 * width, tg, line, th, line2, 2 * width, width)
+                    _add_two(plane, 4 * width, tg, line, th, line2, width, width)
+                    _add_two(plane, 5 * width, ttg, line, tth, line2, 2 * width, width)
 
-        # along z, for one row of what is wanted at a time (several runs of voxels can share a row of blocks)
+        # along z, for one row of what is wanted at a time
         moments = np.empty(10 * width, dtype=np.float32)  # xx, x, S, y, yx, yy, zx, z, zy, zz
         descriptors = np.empty((10, width), dtype=np.float32)
-        values = np.empty((len(channels), width * repeats[2]), dtype=np.float32)
-        r = first_wanted
-        while r < last_wanted:
-            z, y = wanted[r, 0], wanted[r, 1]
-            x0, x1 = width, 0
-            while r < last_wanted and wanted[r, 0] == z and wanted[r, 1] == y:
-                first, last = max(wanted[r, 2], xa), min(wanted[r, 3], xb)
-                r += 1
-                if first < last:
-                    x0, x1 = min(x0, first - xa), max(x1, last - xa)
+        for row in range(row_of[first_wanted], row_of[last_wanted - 1] + 1):
+            z, y = places[row]
+            x0, x1 = max(rows[row, 0] - xa, 0), min(rows[row, 1], xb) - xa
             if y < ya or y >= yb or x0 >= x1:
                 continue
             moments[:] = 0
@@ -168,7 +161,7 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                 _add_two(moments, 9 * width, ttg, plane, tth, plane2, 2 * width, width)
             for x in range(x0, x1):
                 normalise_voxel(moments, width, x, sigma, sigma, step, descriptors)
-            write(descriptors, x0, x1, xa, y, z, ids[label], labels, repeats, window, channels, values, out)
+            store(descriptors, x0, x1, xa, rows[row], channels, repeat, values)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"})

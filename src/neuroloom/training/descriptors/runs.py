@@ -15,25 +15,21 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 COLUMN_HEIGHT, COLUMN_WIDTH = 16, 32
 """Largest extent of a column in y and x, in voxels: its moments should stay in the processor's second-level cache."""
 
 
-def sort_runs(run_label: NDArray[np.int64], runs: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """By label, and within a label by z and y as before."""
-    order = np.argsort(run_label, kind="stable")
-    return run_label[order], runs[order]
-
-
 @njit(nogil=True, cache=True)
 def find_runs(labels, repeats, window):  # type: ignore[no-untyped-def]
-    """Runs of one label != 0 along x, within a window: their labels (n), and (n, 4) z, y, first x, last x + 1, all four
-    in blocks of `repeats` voxels. Sorted by the blocks' z and y."""
+    """Runs of one label != 0 along x, within a window, sorted by their blocks' z and y, then by their own.
+
+    Returns their labels (n), and z, y, first x, last x + 1 (n, 4) in blocks of `repeats` voxels, and in voxels.
+    """
     (z0, z1), (y0, y1), (x0, x1) = window
     run_label = np.empty(0, dtype=np.int64)
     runs = np.empty((0, 4), dtype=np.int32)
+    voxels = np.empty((0, 4), dtype=np.int32)
     for find in range(2):
         number = -1
         for block_z in range(z0 // repeats[0], (z1 - 1) // repeats[0] + 1):
@@ -45,21 +41,50 @@ def find_runs(labels, repeats, window):  # type: ignore[no-untyped-def]
                             label = labels[z, y, x]
                             if label != before:
                                 if find == 1 and before != 0:
-                                    runs[number, 3] = (x - 1) // repeats[2] + 1
+                                    voxels[number, 3] = x
                                 if label != 0:
                                     number += 1
                                     if find == 1:
                                         run_label[number] = label
-                                        runs[number, 0] = block_z
-                                        runs[number, 1] = block_y
-                                        runs[number, 2] = x // repeats[2]
+                                        voxels[number, 0], voxels[number, 1], voxels[number, 2] = z, y, x
                                 before = label
                         if find == 1 and before != 0:
-                            runs[number, 3] = (x1 - 1) // repeats[2] + 1
+                            voxels[number, 3] = x1
         if find == 0:  # the first time they were counted only
             run_label = np.empty(number + 1, dtype=np.int64)
             runs = np.empty((number + 1, 4), dtype=np.int32)
-    return run_label, runs
+            voxels = np.empty((number + 1, 4), dtype=np.int32)
+    for number in range(len(runs)):
+        for axis in range(3):
+            runs[number, axis] = voxels[number, axis] // repeats[axis]
+        runs[number, 3] = (voxels[number, 3] - 1) // repeats[2] + 1
+    return run_label, runs, voxels
+
+
+@njit(nogil=True, cache=True)
+def find_rows(run_label, runs):  # type: ignore[no-untyped-def]
+    """Rows of blocks: what several runs of one label need of one z and y, for runs sorted by label, z and y.
+
+    Returns the row of each run (n), and first x, last x + 1 of each row and the number of blocks in the rows before it
+    (m + 1, 3).
+    """
+    row_of = np.empty(len(runs), dtype=np.int64)
+    rows = np.zeros((len(runs) + 1, 3), dtype=np.int64)
+    row = -1
+    for number in range(len(runs)):
+        z, y, first, last = runs[number]
+        if (
+            number == 0
+            or run_label[number] != run_label[number - 1]
+            or z != runs[number - 1, 0]
+            or y != runs[number - 1, 1]
+        ):
+            row += 1
+            rows[row, 0], rows[row, 1] = first, last
+        rows[row, 0], rows[row, 1] = min(rows[row, 0], first), max(rows[row, 1], last)
+        rows[row + 1, 2] = rows[row, 2] + rows[row, 1] - rows[row, 0]
+        row_of[number] = row
+    return row_of, rows[: row + 2]
 
 
 @njit(nogil=True, cache=True)

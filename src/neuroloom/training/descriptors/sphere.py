@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.training.descriptors.channels import normalise_voxel, write
+from neuroloom.training.descriptors.channels import normalise_voxel, store
 from neuroloom.training.descriptors.windows import half_widths
 
 
@@ -36,23 +36,23 @@ def sphere_columns(
         flat: there is one plane only, and no z.
 
     Returns:
-        A function of columns, ids, group, wanted, seen, labels, repeats, window, channels and out (see `compute`).
+        A function of columns, group, wanted, seen, places, row_of, rows, channels, repeat and values (see `compute`).
     """
     half = half_widths((sigma / step).tolist())
     if flat:
         half = half[half.shape[0] // 2][None]
-    number = float((2 * half + 1)[half >= 0].sum())
+    volume = float((2 * half + 1)[half >= 0].sum())
     # what lies beyond the array has no label
     for axis in range(2):
         surplus = max(0, half.shape[axis] // 2 - max(extent[axis] - 1, 0))
         half = half[surplus : len(half) - surplus] if axis == 0 else half[:, surplus : half.shape[1] - surplus]
     half = np.ascontiguousarray(np.minimum(half, extent[2]))
-    return partial(_fill_columns, half, number, sigma / 2, sigma, step)
+    return partial(_fill_columns, half, volume, sigma / 2, sigma, step)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 def _fill_columns(  # type: ignore[no-untyped-def]
-    half, number, farthest, sigma, step, columns, ids, group, wanted, seen, labels, repeats, window, channels, out
+    half, volume, farthest, sigma, step, columns, group, wanted, seen, places, row_of, rows, channels, repeat, values
 ):
     """Descriptors of all voxels that belong to these columns."""
     radius_z, radius_y, reach = half.shape[0] // 2, half.shape[1] // 2, half.max()
@@ -70,19 +70,12 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         moments = np.empty((10, width), dtype=np.float64)  # uu, u, S, y, yu, yy, zu, z, zy, zz
         as_one_row = moments.reshape(-1)
         descriptors = np.empty((10, width), dtype=np.float32)
-        values = np.empty((len(channels), width * repeats[2]), dtype=np.float32)
 
         following = wanted[first_wanted, 0] - radius_z
-        r, s = first_wanted, first_seen
-        while r < last_wanted:
-            # one row of what is wanted at a time (several runs of voxels can share a row of blocks)
-            z, y = wanted[r, 0], wanted[r, 1]
-            x0, x1 = width, 0
-            while r < last_wanted and wanted[r, 0] == z and wanted[r, 1] == y:
-                first, last = max(wanted[r, 2], xa), min(wanted[r, 3], xb)
-                r += 1
-                if first < last:
-                    x0, x1 = min(x0, first - xa), max(x1, last - xa)
+        s = first_seen
+        for number in range(row_of[first_wanted], row_of[last_wanted - 1] + 1):
+            z, y = places[number]
+            x0, x1 = max(rows[number, 0] - xa, 0), min(rows[number, 1], xb) - xa
             if y < ya or y >= yb or x0 >= x1:
                 continue
             following = max(following, z - radius_z)
@@ -128,10 +121,10 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                     _add(moments[6 + k], dz, plane[1 + k], count)
                 _add(moments[9], dz * dz, plane[2], count)
             _centre(moments, x0 + reach, count)
-            moments[:, :count] /= number
+            moments[:, :count] /= volume
             for x in range(count):
                 normalise_voxel(as_one_row, width, x, farthest, sigma, step, descriptors)
-            write(descriptors, 0, count, xa + x0, y, z, ids[label], labels, repeats, window, channels, values, out)
+            store(descriptors, 0, count, xa + x0, rows[number], channels, repeat, values)
 
 
 @njit(nogil=True, cache=True)
