@@ -78,12 +78,14 @@ def store(descriptors, x0, x1, start, row, channels, repeat, values):  # type: i
 def spread(voxels, row_of, rows, values, repeat, window, out):  # type: ignore[no-untyped-def]
     """Copy to the voxels of runs what their rows of blocks hold in `values`; `out` shows `window`."""
     channels = len(out)
-    for channel in range(channels):
-        for run in range(len(voxels)):
-            z, y, first, last = voxels[run]
-            row = rows[row_of[run]]
-            begin = row[2] * repeat * channels + (channel * (row[1] - row[0]) - row[0]) * repeat + first
+    for run in range(len(voxels)):
+        z, y, first, last = voxels[run]
+        row = rows[row_of[run]]
+        length = (row[1] - row[0]) * repeat
+        begin = row[2] * repeat * channels - row[0] * repeat + first
+        for channel in range(channels):
             source = values[begin : begin + last - first]
             to = out[channel, z - window[0, 0], y - window[1, 0], first - window[2, 0] : last - window[2, 0]]
             for x in range(len(source)):
                 to[x] = source[x]
+            begin += length
