@@ -132,13 +132,8 @@ class BatchMaker:
     def _descriptors(self, labels: torch.Tensor) -> torch.Tensor:
         """Descriptors (b, 10, z, y, x) of the middle of labels (b, z, y, x), whose surroundings are context."""
         job = self.job
-        if labels.device.type != "cpu":
-            return crop(descriptors.lsd_torch(labels, job.sigma_nm, job.voxel_size, job.downsample), job.crop)
         roi = tuple(slice(r, r + n) for r, n in zip(self.reach, job.crop, strict=True))
-        results = [
-            descriptors.lsd(sample.numpy(), job.sigma_nm, job.voxel_size, job.downsample, roi) for sample in labels
-        ]
-        return torch.from_numpy(np.stack(results))
+        return descriptors.lsd_torch(labels, job.sigma_nm, job.voxel_size, job.downsample, roi)
 
     def ahead(self, numbers: Iterable[int]) -> Iterator[tuple[int, Batch]]:
         """Batches with their numbers, in the order of the numbers, prepared ahead by threads.
