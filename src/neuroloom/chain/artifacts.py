@@ -18,11 +18,13 @@ from neuroloom.agglomeration.forest import load_forest
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
+from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import explain_os_errors, hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.networks.setups import SETUPS, network_parameters
+from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
+from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation.lookup import lookup_table
@@ -70,8 +72,12 @@ class Chain:
     @property
     def setups(self) -> tuple[str, ...]:
         """What is trained, in order."""
-        setup = self.parameters.training.setup
-        return ("lsd", setup) if SETUPS[setup].needs_lsd_network else (setup,)
+        return setups_to_train(self.parameters.training.setup)
+
+    @property
+    def networks(self) -> tuple[UNetParameters, ...]:
+        """Geometry of the networks that predict, in the order they run."""
+        return tuple(geometry(self.parameters, setup) for setup in self.setups)
 
     @property
     def validation_volumes(self) -> tuple[LabelledVolume, ...]:
@@ -123,6 +129,8 @@ class Chain:
             network=self.parameters.network,
             voxel_size=self.parameters.voxel_size,
             sigma_nm=settings.sigma_nm,
+            # a descriptor network does not depend on them
+            neighborhood=settings.neighborhood if SETUPS[setup].gives_affinities else NEIGHBORHOOD,
             crop=settings.crop,
             batch_size=settings.batch_size,
             iterations=length.iterations,
@@ -187,11 +195,10 @@ class Chain:
         raw = self.raw(volume)
         shape = raw.open().shape
         settings = self.parameters.prediction
-        networks = [network_parameters(setup, self.parameters.network) for setup in self.setups]
         stage = Predict(
             folder=Path(),
             shape=shape,
-            block_shape=settings.block or default_block(shape, networks),
+            block_shape=settings.block or default_block(shape, self.networks),
             raw=raw,
             checkpoint=checkpoint.checkpoint,
             checkpoint_sha256=checkpoint.sha256,

@@ -30,6 +30,7 @@ from neuroloom.evaluation.report import (
 from neuroloom.evaluation.thresholds import Evaluation
 from neuroloom.evaluation.truth import connected_truth, erode_truth
 from neuroloom.files import write_bytes
+from neuroloom.networks.setups import SETUPS
 from neuroloom.pictures import contact_sheet
 from neuroloom.project import LabelledVolume, RawVolume
 from neuroloom.volume import Volume, open_volume
@@ -39,7 +40,6 @@ SHEET_EXTENT = 160
 """Largest side of the region shown on a contact sheet, in voxels."""
 ERRORS = 4
 """Errors of either kind that are shown."""
-NAMES = {"lsd": "descriptors (lsd)", "acrlsd": "affinities (acrlsd)", "affs": "affinities from raw (affs)"}
 
 
 def write_project_report(chain: Chain) -> Path:
@@ -121,6 +121,10 @@ def _facts(chain: Chain) -> dict[str, str]:
     return facts
 
 
+def _name(setup: str) -> str:
+    return f"{SETUPS[setup].title} ({setup})"
+
+
 def _curves(chain: Chain) -> list[LossCurve]:
     curves = []
     for setup in chain.setups:
@@ -139,7 +143,7 @@ def _curves(chain: Chain) -> list[LossCurve]:
             if points:
                 curves.append(
                     LossCurve(
-                        network=NAMES.get(setup, setup),
+                        network=_name(setup),
                         kind="training" if kind == "training" else "validation",
                         iterations=tuple(step for step, _ in points),
                         losses=tuple(loss for _, loss in points),
@@ -156,7 +160,7 @@ def _snapshots(chain: Chain) -> list[Figure]:
         if pictures:
             figures.append(
                 Figure(
-                    title=f"What the network sees and says: {NAMES.get(setup, setup)}",
+                    title=f"What the network sees and says: {_name(setup)}",
                     caption=f"A held-out crop after {int(pictures[-1].stem)} steps.",
                     png=pictures[-1].read_bytes(),
                 )
@@ -287,9 +291,7 @@ def _contenders(chain: Chain) -> list[Contender]:
         seconds = sum(entry.summary["seconds"] for entry in trained if entry)
         steps = " + ".join(str(entry.summary["steps"]) for entry in trained if entry)
         contenders.append(
-            Contender(
-                name=NAMES.get(setup, setup), training=f"{steps} steps, {seconds / 60:.1f} min", evaluation=evaluation
-            )
+            Contender(name=_name(setup), training=f"{steps} steps, {seconds / 60:.1f} min", evaluation=evaluation)
         )
     return contenders
 

@@ -7,6 +7,7 @@ template     writing a commented file                       mistakes   told with
 from neuroloom.project.loading import FILE_NAME, Project, default_workers, load_project, size_problems
 from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
+    NEAREST,
     LabelledVolume,
     MergeFunction,
     Network,
@@ -19,6 +20,7 @@ from neuroloom.project.parameters import (
 
 __all__ = [
     "FILE_NAME",
+    "NEAREST",
     "LabelledVolume",
     "MergeFunction",
     "Network",
