@@ -8,6 +8,7 @@ from pathlib import Path
 
 from neuroloom.chain.networks import geometry
 from neuroloom.chain.new_project import fitting_crop
+from neuroloom.chain.weights import weights_problems
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS
@@ -24,7 +25,7 @@ def open_project(path: Path) -> Project:
     Raises:
         UserError: The file or a volume is wrong; all mistakes are listed with their lines.
     """
-    return load_project(path, volume_problems, setup_problems, network_problems)
+    return load_project(path, volume_problems, setup_problems, network_problems, weights_problems)
 
 
 def setup_problems(project: Project) -> list[Problem]:
@@ -43,7 +44,7 @@ def setup_problems(project: Project) -> list[Problem]:
 def network_problems(project: Project) -> list[Problem]:
     """A training crop that is no output of the network, or larger than a volume to train on."""
     parameters = project.parameters
-    if setup_problems(project):
+    if setup_problems(project) or parameters.prediction.model is not None:
         return []
     network = geometry(parameters, parameters.training.setup)
     crop = parameters.training.crop

@@ -109,13 +109,15 @@ def _facts(chain: Chain) -> dict[str, str]:
     facts = {
         "project": str(chain.project.folder),
         "voxel size": " x ".join(f"{v:g}" for v in parameters.voxel_size) + " nm (z, y, x)",
-        "trained on": ", ".join(volume.name for volume in parameters.volumes.train),
+        "trained on": ", ".join(volume.name for volume in parameters.volumes.train) or "nothing",
         "validated on": ", ".join(volume.name for volume in chain.validation_volumes) or "nothing",
         "segmented": ", ".join(volume.name for volume in chain.volumes) or "nothing",
-        "setup": parameters.training.setup,
+        "setup": chain.setup,
         "threshold": "not chosen" if chain.project.threshold is None else f"{chain.project.threshold:g}",
     }
-    trained = chain.trained(parameters.training.setup)
+    given = {"weights": parameters.prediction.model, "started from": parameters.training.start}
+    facts |= {key: value for key, value in given.items() if value is not None}
+    trained = chain.trained(chain.setup) if chain.setups else None
     if trained is not None:
         facts["device"] = f"{trained.summary['device']}, {trained.summary['precision']}"
     return facts

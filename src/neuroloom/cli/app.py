@@ -12,6 +12,7 @@ from neuroloom.cli.check import check_command
 from neuroloom.cli.demo import demo_command
 from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
+from neuroloom.cli.models import models_app
 from neuroloom.cli.sample import sample_command
 from neuroloom.cli.view import view_command
 
@@ -55,3 +56,4 @@ for _name, _command in (
     ("demo", demo_command),
 ):
     app.command(_name)(_command)
+app.add_typer(models_app, name="models")

@@ -130,11 +130,17 @@ def status_command(project: ProjectOption = Path(), as_json: JsonOption = False)
 def train_command(
     setup: Annotated[str, typer.Argument(help=f"One of {', '.join(SETUPS)}: what is learned from what.")],
     project: ProjectOption = Path(),
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Weights to start from: a model's name or a checkpoint; kept as `training.start`."),
+    ] = None,
 ) -> None:
     """Train one network, or go on with it."""
     if setup not in SETUPS:
         raise UserError(f"There is no setup {setup!r}; expected one of {one_of(setup, SETUPS)}")
     chain = Chain(open_project(project))
+    if start is not None:
+        chain.start_from(setup, start)
     trained = chain.trained(setup)
     if trained is None:
         with show_progress(f"train {setup}") as advance:
@@ -143,7 +149,7 @@ def train_command(
     assert trained is not None
     print(f"Trained {setup}: {trained.checkpoint}")
     print(f"Pictures of what it sees: {trained.folder / 'snapshots'}")
-    following = {"lsd": f"train {chain.setups[-1]}", chain.setups[-1]: "predict"}.get(setup)
+    following = {"lsd": f"train {chain.setup}", chain.setup: "predict"}.get(setup)
     if following is None:
         print(f'To segment with it, set `setup = "{setup}"` in the section [training] of {chain.project.file}.')
     else:

@@ -4,7 +4,7 @@ parameters   every key, its default and what it means      loading    reading, c
 template     writing a commented file                       mistakes   told with their line and the nearest word
 """
 
-from neuroloom.project.loading import FILE_NAME, Project, default_workers, load_project, size_problems
+from neuroloom.project.loading import FILE_NAME, Project, block_problems, default_workers, load_project, size_problems
 from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
     NEAREST,
@@ -31,6 +31,7 @@ __all__ = [
     "Training",
     "TrainingLength",
     "Triple",
+    "block_problems",
     "default_workers",
     "load_project",
     "size_problems",

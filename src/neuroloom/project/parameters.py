@@ -61,7 +61,7 @@ class LabelledVolume(RawVolume):
 class Volumes(Section):
     """Which volumes are used for what."""
 
-    train: tuple[LabelledVolume, ...] = Field(min_length=1, description="hand-segmented blocks to train on")
+    train: tuple[LabelledVolume, ...] = Field((), description="hand-segmented blocks to train on")
     validate_: tuple[LabelledVolume, ...] = Field(
         (), alias="validate", description="hand-segmented blocks never trained on: they choose checkpoint and threshold"
     )
@@ -126,6 +126,11 @@ class Training(Section):
     neighborhood: tuple[Triple, ...] = Field(
         NEAREST, description="offsets of the affinities in voxels, z y x; the three nearest first, then any others"
     )
+    start: str | None = Field(
+        None,
+        description="weights to start from: name of a model (`neuroloom models`) or path of a checkpoint of the same "
+        "network; default: random ones",
+    )
     sigma_nm: PositiveFloat = Field(80.0, description="size of the window of the local shape descriptors, in nm")
     crop: PositiveTriple = Field((64, 64, 64), description="network output of one training crop, in voxels")
     batch_size: Positive = Field(1, description="crops per step")
@@ -160,6 +165,11 @@ class Training(Section):
 class Prediction(Section):
     """Affinities for whole volumes."""
 
+    model: str | None = Field(
+        None,
+        description="predict with given weights and train nothing: name of a model (`neuroloom models`) or path of a "
+        "checkpoint",
+    )
     block: PositiveTriple | None = Field(
         None, description="voxels predicted at once; multiples of the network's factor; default: fits the memory"
     )

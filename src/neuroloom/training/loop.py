@@ -38,6 +38,7 @@ from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, check_voxel_size
 from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.snapshots import write_snapshot
+from neuroloom.training.start import start_from
 from neuroloom.training.stopping import stop_requests
 from neuroloom.training.weights import balanced_mse
 from neuroloom.volume.array import Triple
@@ -51,7 +52,13 @@ LAST_RATE = 0.02
 """Learning rate at the end, as a share of the highest."""
 
 
-def train(job: TrainingJob, folder: Path, lsd_checkpoint: Path | None = None, report: Report | None = None) -> Path:
+def train(
+    job: TrainingJob,
+    folder: Path,
+    lsd_checkpoint: Path | None = None,
+    report: Report | None = None,
+    start: Path | None = None,
+) -> Path:
     """Train a network, or go on with a training that was stopped.
 
     Args:
@@ -59,6 +66,7 @@ def train(job: TrainingJob, folder: Path, lsd_checkpoint: Path | None = None, re
         folder: Where everything of this training lies (the caller names it by the job's fingerprint).
         lsd_checkpoint: The trained descriptor network, for setups that need one.
         report: Called after every step.
+        start: The checkpoint whose weights training starts from, for jobs with a `start_sha256`.
 
     Returns:
         The best checkpoint.
@@ -74,12 +82,14 @@ def train(job: TrainingJob, folder: Path, lsd_checkpoint: Path | None = None, re
     keep_freed_memory()
     with lock(folder / "lock", f"training of {job.setup}"):
         with interruptible():
-            trainer = _Trainer(job, folder, lsd_checkpoint, report or (lambda done, total, text: None))
+            trainer = _Trainer(job, folder, lsd_checkpoint, report or (lambda done, total, text: None), start)
         return trainer.run()
 
 
 class _Trainer:
-    def __init__(self, job: TrainingJob, folder: Path, lsd_checkpoint: Path | None, report: Report) -> None:
+    def __init__(
+        self, job: TrainingJob, folder: Path, lsd_checkpoint: Path | None, report: Report, start: Path | None
+    ) -> None:
         self.job, self.folder, self.report = job, folder, report
         self.device = choose_device(job.device)
         self.precision = choose_precision(self.device, job.precision)
@@ -112,7 +122,9 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
             self.network = UNet(job.geometry)
-        if self.lsd is not None and job.begins_with(self.lsd.metadata.network):
+        if start is not None:
+            start_from(self.network, job, start)
+        elif self.lsd is not None and job.begins_with(self.lsd.metadata.network):
             self.network.begin_with(self.lsd.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
