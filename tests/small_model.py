@@ -23,7 +23,7 @@ voi_convention = "made up"
 
 [[authors]]
 name = "Ada Lovelace"
-orcid = "0000-0001-2345-678X"
+orcid = "0000-0002-1825-0097"
 
 [[citations]]
 text = "Sheridan et al. 2022, Local shape descriptors for neuron segmentation"
@@ -61,6 +61,7 @@ def save_weights(path: Path, setup: str, network: dict[str, Any] | None = None, 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         weights = UNet(values["network"]).state_dict()
+    weights["head.weight"] *= 30  # so that what comes out is not one half everywhere
     path.parent.mkdir(parents=True, exist_ok=True)
     found = Metadata.model_validate({"setup": setup, "lsd_sha256": lsd.sha256 if lsd else None, **values})
     save_checkpoint(path, found, weights, lsd)

@@ -34,7 +34,7 @@ def test_models_are_found_by_name(shipped: Path) -> None:
     assert list(shipped_models()) == ["fibsem-8nm", "sections-40nm"]
     model = find_model("fibsem-8nm")
     assert (model.text, model.card.voi) == ("# Good to know\n", 4.25)
-    assert model.card.authors == (Author(name="Ada Lovelace", orcid="0000-0001-2345-678X"),)
+    assert model.card.authors == (Author(name="Ada Lovelace", orcid="0000-0002-1825-0097"),)
     weights = find_weights("fibsem-8nm")
     loaded = load_checkpoint(shipped / "fibsem-8nm" / "weights.ckpt")
     assert loaded.lsd is not None
@@ -68,7 +68,7 @@ def test_wrong_names(shipped: Path, tmp_path: Path) -> None:
         ('license = "CC0-1.0"', "", r"`license`: field required. A card has description, license"),
         ("voi = 4.25", "voi = -1", r"`voi`: input should be greater than or equal to 0"),
         ("trained_on", "trained", r"`trained`: extra inputs are not permitted. A card has .*trained_on"),
-        ("0000-0001-2345-678X", "12", r"`authors\.0\.orcid`: string should match"),
+        ("0000-0002-1825-0097", "12", r"`authors\.0\.orcid`: string should match"),
         ("10.1038/", "https://doi.org/10.1038/", r"`citations\.0\.doi`: string should match"),
         ("voi = 4.25", "voi = = 4.25", r"no valid TOML: .*line 4"),
     ],

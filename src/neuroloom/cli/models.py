@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from neuroloom.models import Model, find_model, shipped_models
+from neuroloom.models import Model, find_model, find_weights, is_path, shipped_models
+from neuroloom.models.card import read_card
 
 
 class _NameOrCommand(TyperGroup):
@@ -78,3 +80,42 @@ def _row(model: Model) -> tuple[str, ...]:
         f"{weights.path.stat().st_size / 1e6:.1f} MB",
         "-" if model.card.voi is None else f"{model.card.voi:g}",
     )
+
+
+@models_app.command("export")
+def export_command(
+    model: Annotated[str, typer.Argument(help="A model's name, or the path of a checkpoint (.ckpt).")],
+    package: Annotated[Path, typer.Argument(help="The package to write, a .zip file; its name becomes the model's.")],
+    card: Annotated[
+        Path | None,
+        typer.Option(help="The card of a checkpoint, a TOML file; default: model.toml beside the checkpoint."),
+    ] = None,
+) -> None:
+    """Write a model as a package for bioimage.io."""
+    from neuroloom.models.bioimageio.package import export_package
+
+    weights = find_weights(model)
+    text = ""
+    if is_path(model):
+        described = read_card(card or weights.path.with_name("model.toml"))
+    else:
+        shipped = find_model(model)
+        described, text = read_card(card) if card else shipped.card, shipped.text
+    export_package(weights, described, text, package)
+    print(f"Wrote {package} ({package.stat().st_size / 1e6:.1f} MB).")
+    print(f"Next: bioimageio test {package}")
+
+
+@models_app.command("import")
+def import_command(
+    package: Annotated[Path, typer.Argument(help="A package that `neuroloom models export` wrote.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="The checkpoint to write; default: the package's name with .ckpt, here.")
+    ] = None,
+) -> None:
+    """Take the checkpoint out of a package of bioimage.io."""
+    from neuroloom.models.bioimageio.reading import import_package
+
+    to = checkpoint or Path(package.with_suffix(".ckpt").name)
+    import_package(package, to)
+    print(f'Wrote {to}. Use it with `model = "{to}"` in the section [prediction] of a project.')
