@@ -24,6 +24,7 @@ import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.stage import Stage
+from neuroloom.blockwise.tracking import mend_tracking
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
@@ -107,6 +108,8 @@ def _pass_on_sigterm(reader: int) -> None:
 
 
 def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
+    tracking = stage.folder / "blocks"
+    mend_tracking(tracking)
     context = Coordinate(stage.context)
     block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
     task = daisy.v2.Task(
@@ -123,7 +126,7 @@ def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
         # for, more are a defect of the input or of this program
         max_worker_restarts=workers + 6,
         timeout=24 * 3600,
-        tracking_path=str(stage.folder / "blocks"),
+        tracking_path=str(tracking),
     )
     failures = stage.folder / "failures"
     shutil.rmtree(failures, ignore_errors=True)

@@ -64,7 +64,8 @@ class Predict(Stage):
                 f"Prediction blocks of {self.block_shape} voxels would leave seams; choose multiples of the network's "
                 f"factor {predictor.factor}."
             )
-        if not Path(self.output.path).exists():
+        # the metadata is written last, so an array without it was interrupted while being made
+        if not (Path(self.output.path) / self.output.dataset / "zarr.json").exists():
             create_volume(
                 self.output.path,
                 self.output.dataset,
@@ -73,6 +74,7 @@ class Predict(Stage):
                 raw.voxel_size,
                 raw.offset,
                 chunks=chunk_of_block(self.block_shape),
+                overwrite=True,
                 attributes={
                     "neuroloom": {
                         "stage": "Predict",

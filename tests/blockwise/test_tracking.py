@@ -1,0 +1,36 @@
+"""Done-bytes that a killed master left half-written: the next run starts, and only what they held is done again."""
+
+from __future__ import annotations
+
+import pytest
+
+from neuroloom.blockwise import run_stage
+
+from .test_run import Double, stage  # noqa: F401
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("damaged", "kept"), [("zarr.json", 0), ("zarr.json", 40), ("done/zarr.json", 0), ("done/zarr.json", 200), ("c", 3)]
+)
+def test_a_file_cut_short_is_done_again(stage: Double, damaged: str, kept: int) -> None:  # noqa: F811
+    run_stage(stage, 2)
+    stage.done_marker.unlink()
+    tracking = stage.folder / "blocks"
+    chunks = sorted(path for path in (tracking / "done" / "c").rglob("*") if path.is_file())
+    assert chunks
+    file = chunks[0] if damaged == "c" else tracking / damaged
+    file.write_bytes(file.read_bytes()[:kept])
+    (stage.folder / "log.txt").unlink()
+    run_stage(stage, 2)
+    blocks = sorted(int(line) for line in (stage.folder / "log.txt").read_text().split())
+    assert blocks == list(range(stage.block_count))
+
+
+@pytest.mark.system
+def test_whole_bytes_are_believed(stage: Double) -> None:  # noqa: F811
+    run_stage(stage, 2)
+    stage.done_marker.unlink()
+    (stage.folder / "log.txt").unlink()
+    run_stage(stage, 2)
+    assert not (stage.folder / "log.txt").exists()
