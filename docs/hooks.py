@@ -95,7 +95,10 @@ def commands() -> str:
 def _commands(group: Any, prefix: str) -> Iterator[str]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            yield f"## `{prefix} {name}`\n\n{_paragraphs(command.help)}\n\n```sh\n{prefix} {name}\n```\n"
             yield from _commands(command, f"{prefix} {name}")
+            continue
+        if command.hidden:
             continue
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]

@@ -43,22 +43,28 @@ VALUES: dict[str, Any] = {
 }
 
 
-def cells(seed: int, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-    """Raw with dark membranes between random cells, and the cells."""
+def cells(
+    seed: int, shape: tuple[int, int, int], voxel_size: tuple[float, float, float] = VOXEL_SIZE
+) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    """Raw with dark membranes between random cells of about 85 nm, and the cells."""
     random = np.random.default_rng(seed)
-    centres = random.uniform(0, 1, (int(np.prod(shape) / 1200), 3)) * np.array(shape)
-    places = np.stack(np.meshgrid(*(np.arange(s) for s in shape), indexing="ij"), axis=-1)
+    voxels = np.array(voxel_size) / VOXEL_SIZE
+    extent = np.array(shape) * voxels
+    centres = random.uniform(0, 1, (int(np.prod(extent) / 1200), 3)) * extent
+    places = np.stack(np.meshgrid(*(np.arange(s) for s in shape), indexing="ij"), axis=-1) * voxels
     distance, nearest = cKDTree(centres).query(places, k=2)
     raw = np.clip((distance[..., 1] - distance[..., 0]) * 60, 20, 200) + random.normal(0, 8, shape)
     return np.clip(raw, 0, 255).astype(np.uint8), nearest[..., 0].astype(np.uint64) + 1
 
 
-def make_volume(path: Path, seed: int, shape: tuple[int, int, int]) -> None:
+def make_volume(
+    path: Path, seed: int, shape: tuple[int, int, int], voxel_size: tuple[float, float, float] = VOXEL_SIZE
+) -> None:
     """A volume in the layout of the field."""
-    raw, labels = cells(seed, shape)
+    raw, labels = cells(seed, shape, voxel_size)
     mask = np.ones(shape, dtype=np.uint8)
     for name, data in (("raw", raw), ("labels/neuron_ids", labels), ("labels/mask", mask)):
-        create_volume(path, f"volumes/{name}", shape, data.dtype, VOXEL_SIZE, chunks=(16, 16, 16)).write(
+        create_volume(path, f"volumes/{name}", shape, data.dtype, voxel_size, chunks=(16, 16, 16)).write(
             (0, 0, 0), data
         )
 

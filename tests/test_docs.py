@@ -43,7 +43,9 @@ def test_commands_exist(page: str, line: str) -> None:
         return
     commands = group.commands  # type: ignore[attr-defined]
     assert words[0] in commands, f"{page}: {line}"
-    known = {"--help"}.union(*([*p.opts, *p.secondary_opts] for p in commands[words[0]].params))
+    command = commands[words[0]]
+    command = getattr(command, "commands", {}).get(" ".join(words[1:2]), command)
+    known = {"--help"}.union(*([*p.opts, *p.secondary_opts] for p in command.params))
     used = {word.partition("=")[0] for word in words if word.startswith("-")}
     assert used <= known, f"{page}: {line}"
 

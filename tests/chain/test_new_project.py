@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.chain import open_project
-from neuroloom.chain.new_project import downsampling, fitting_crop
+from neuroloom.chain.new_project import downsampling, fitting_crop, kernels
 from neuroloom.networks import unet
 from neuroloom.networks.setups import network_parameters
 from neuroloom.project import FILE_NAME, Network
@@ -21,16 +21,19 @@ FACTOR = st.integers(1, 3)
 
 
 @pytest.mark.parametrize(
-    ("voxel_size", "expected"),
+    ("voxel_size", "pooling", "extents"),
     [
-        ((8, 8, 8), ((2, 2, 2), (2, 2, 2))),
-        ((20, 9, 9), ((1, 2, 2), (2, 2, 2))),
-        ((40, 4, 4), ((1, 2, 2), (1, 2, 2))),
-        ((4, 4, 16), ((2, 2, 1), (2, 2, 1))),
+        ((8, 8, 8), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (3, 3, 3), (3, 3, 3))),
+        ((20, 9, 9), ((1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3))),
+        ((40, 4, 4), ((1, 2, 2), (1, 2, 2)), ((1, 3, 3), (1, 3, 3), (3, 3, 3))),
+        ((4, 4, 16), ((2, 2, 1), (2, 2, 1)), ((3, 3, 1), (3, 3, 1), (3, 3, 3))),
     ],
 )
-def test_long_voxels_are_not_pooled(voxel_size: tuple[float, ...], expected: object) -> None:
-    assert downsampling(voxel_size) == expected
+def test_long_voxels_are_neither_pooled_nor_mixed(
+    voxel_size: tuple[float, ...], pooling: tuple[tuple[int, int, int], ...], extents: object
+) -> None:
+    assert downsampling(voxel_size) == pooling
+    assert kernels(voxel_size, pooling) == extents
 
 
 @settings(deadline=None, max_examples=40)
@@ -70,6 +73,7 @@ def test_a_thin_anisotropic_volume_is_ready_to_train(tmp_path: Path) -> None:
     assert "crop [7, 64, 64]" in result.stdout
     parameters = open_project(tmp_path / "p").parameters
     assert parameters.network.downsampling == ((1, 2, 2), (1, 2, 2))
+    assert parameters.network.kernels == ((1, 3, 3), (1, 3, 3), (3, 3, 3))
     assert parameters.training.crop == (7, 64, 64)
     # put back what does not fit: it is told with its line, before anything starts
     file = tmp_path / "p" / FILE_NAME

@@ -13,7 +13,7 @@ import torch
 
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
-from neuroloom.networks.checkpoint import FORMAT, Metadata, load_checkpoint, save_checkpoint
+from neuroloom.networks.checkpoint import FORMAT, Metadata, export_checkpoint, load_checkpoint, save_checkpoint
 from neuroloom.networks.setups import network_parameters
 from neuroloom.networks.unet import UNet, input_shape
 from neuroloom.project import Network
@@ -77,6 +77,34 @@ def test_same_network_gives_same_bytes(tmp_path: Path) -> None:
     save(tmp_path / "a.ckpt", "lsd")
     save(tmp_path / "b.ckpt", "lsd")
     assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "b.ckpt").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_halves_the_file_and_comes_back_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    save(tmp_path / "lsd.ckpt", "lsd", seed=1)
+    network = save(tmp_path / "acrlsd.ckpt", "acrlsd", seed=2, lsd=tmp_path / "lsd.ckpt")
+    export_checkpoint(tmp_path / "acrlsd.ckpt", tmp_path / "half.ckpt", dtype)
+    loaded = load_checkpoint(tmp_path / "half.ckpt")
+    assert loaded.metadata == load_checkpoint(tmp_path / "acrlsd.ckpt").metadata
+    assert loaded.lsd is not None
+    assert loaded.lsd.sha256 == hash_file(tmp_path / "lsd.ckpt")
+    for name, weight in network.state_dict().items():
+        found = loaded.network.state_dict()[name]
+        assert found.dtype == torch.float32
+        assert torch.equal(found, weight.to(dtype).float())
+    stored = torch.load(tmp_path / "half.ckpt", weights_only=True)
+    for weights in (stored["weights"], stored["lsd"]["weights"]):
+        assert {weight.dtype for weight in weights.values()} == {dtype}
+
+
+def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
+    network = save(tmp_path / "best.ckpt", "lsd")
+    weights = {**network.state_dict(), "head.bias": torch.full((10,), 1e6)}
+    save_checkpoint(tmp_path / "best.ckpt", metadata("lsd"), weights)
+    with pytest.raises(UserError, match=r"head\.bias holds values too large for torch\.float16"):
+        export_checkpoint(tmp_path / "best.ckpt", tmp_path / "half.ckpt", torch.float16)
+    assert not (tmp_path / "half.ckpt").exists()
+    export_checkpoint(tmp_path / "best.ckpt", tmp_path / "half.ckpt")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ def test_channels_are_the_published_ones(setup: str, channels: int, heads: tuple
 
 
 def test_size_and_neighbourhood_are_taken_over() -> None:
-    network = Network(feature_maps=7, growth=2, downsampling=((1, 3, 3),), upsampling="nearest")
+    kernels = ((1, 3, 3), (3, 3, 3))
+    network = Network(feature_maps=7, growth=2, downsampling=((1, 3, 3),), kernels=kernels, upsampling="nearest")
     geometry = network_parameters("acrlsd", network, ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0)))
     assert geometry.heads == (("affinities", 4),)
     assert (geometry.feature_maps, geometry.growth, geometry.downsampling) == (7, 2, ((1, 3, 3),))
     assert geometry.upsampling == "nearest"
+    assert geometry.kernels == kernels
 
 
 def test_only_setups_fed_with_descriptors_need_their_network() -> None:

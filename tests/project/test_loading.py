@@ -22,6 +22,9 @@ VALUES: dict[str, Any] = {
 }
 
 
+OFFSETS = "[[-1, 0, 0], [0, -1, 0], [0, 0, -1]]"
+
+
 def write(folder: Path, text: str) -> Path:
     (folder / FILE_NAME).write_text(text)
     return folder
@@ -89,6 +92,36 @@ def test_a_file_with_examples_only_says_what_is_missing(tmp_path: Path) -> None:
             r"line \d+: `volumes.train\[0\].ignore_ids`: 7 cannot be both in zero_ids and in ignore_ids",
         ),
         ("seed = 0", "seed = = 0", r"is no valid TOML: .*line \d+"),
+        (
+            "kernels = []",
+            "kernels = [[1, 3, 3]]",
+            r"line \d+: `network.kernels`: 1 given; expected 3, one for each level",
+        ),
+        (
+            "kernels = []",
+            f"kernels = {[[2, 3, 3]] * 3}",
+            r"line \d+: `network.kernels`: an even extent is given; expected",
+        ),
+        (
+            "kernels = []",
+            "kernels = [[0, 3, 3], [3, 3, 3], [3, 3, 3]]",
+            r"line \d+: `network.kernels\[0\]\[0\]` is 0; expected greater",
+        ),
+        (
+            OFFSETS,
+            "[[0, -1, 0], [-1, 0, 0]]",
+            r"line \d+: `training.neighborhood`: it begins with \[0, -1, 0\], .* first",
+        ),
+        (OFFSETS, "[]", r"line \d+: `training.neighborhood`: it begins with nothing; expected \[-1, 0, 0\], "),
+        (OFFSETS, f"{OFFSETS[:-1]}, [0, 0, 0]]", r"`training.neighborhood`: the offset \[0, 0, 0\] is no neighbour"),
+        (OFFSETS, f"{OFFSETS[:-1]}, [-1, 0, 0]]", r"`training.neighborhood`: the offset \[-1, 0, 0\] is given twice"),
+        (OFFSETS, f"{OFFSETS[:-1]}, [-3, 0]]", r"line \d+: `training.neighborhood\[3\]\[2\]` is missing"),
+        (OFFSETS, f"{OFFSETS[:-1]}, [-3, 0, 0, 0]]", r"line \d+: `training.neighborhood\[3\]` is .*; expected "),
+        (
+            OFFSETS,
+            f"{OFFSETS[:-1]}, [-3, 0, 0.5]]",
+            r"line \d+: `training.neighborhood\[3\]\[2\]` is 0.5; expected a valid",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, expected: str) -> None:

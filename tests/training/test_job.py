@@ -29,6 +29,7 @@ from .conftest import MakeJob, MakeVolume
         {"validate_every": 3},
         {"patience": 5},
         {"lsd_sha256": "1" * 64},
+        {"start_sha256": "1" * 64},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -18,11 +18,15 @@ from neuroloom.agglomeration.forest import load_forest
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
+from neuroloom.chain.networks import geometry, setups_to_train
+from neuroloom.chain.weights import given_model, given_start, weights_problems
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import explain_os_errors, hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.networks.setups import SETUPS, network_parameters
+from neuroloom.models import find_weights, is_path
+from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
+from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation.lookup import lookup_table
@@ -70,10 +74,23 @@ class Chain:
     # volumes
 
     @property
+    def setup(self) -> str:
+        """What volumes are segmented with."""
+        model = given_model(self.project)
+        return self.parameters.training.setup if model is None else model.metadata.setup
+
+    @property
     def setups(self) -> tuple[str, ...]:
-        """What is trained, in order."""
-        setup = self.parameters.training.setup
-        return ("lsd", setup) if SETUPS[setup].needs_lsd_network else (setup,)
+        """What is trained, in order; nothing where weights are given."""
+        return () if given_model(self.project) else setups_to_train(self.setup)
+
+    @property
+    def networks(self) -> tuple[UNetParameters, ...]:
+        """Geometry of the networks that predict, in the order they run."""
+        model = given_model(self.project)
+        if model is not None:
+            return tuple(part.network for part in model.networks)
+        return tuple(geometry(self.parameters, setup) for setup in self.setups)
 
     @property
     def validation_volumes(self) -> tuple[LabelledVolume, ...]:
@@ -105,10 +122,10 @@ class Chain:
     def baseline(self) -> Chain | None:
         """The same project straight from raw to affinities for about as long, or None where it is not wanted."""
         training = self.parameters.training
-        if not training.baseline or training.setup == "affs":
+        if not training.baseline or training.setup == "affs" or not self.setups:
             return None
         length = TrainingLength(iterations=estimates.baseline_iterations(self.parameters))
-        changed = training.model_copy(update={"setup": "affs", "affinities": length, "baseline": False})
+        changed = training.model_copy(update={"setup": "affs", "affinities": length, "baseline": False, "start": None})
         return Chain(Project(self.project.folder, self.parameters.model_copy(update={"training": changed})))
 
     # training
@@ -120,11 +137,14 @@ class Chain:
         if SETUPS[setup].needs_lsd_network and lsd is None:
             return None
         length = settings.lsd if setup == "lsd" else settings.affinities
+        start = given_start(self.project, setup)
         return TrainingJob(
             setup=setup,
             network=self.parameters.network,
             voxel_size=self.parameters.voxel_size,
             sigma_nm=settings.sigma_nm,
+            # a descriptor network does not depend on them
+            neighborhood=settings.neighborhood if SETUPS[setup].gives_affinities else NEIGHBORHOOD,
             crop=settings.crop,
             batch_size=settings.batch_size,
             iterations=length.iterations,
@@ -138,6 +158,7 @@ class Chain:
             checkpoint_every=settings.checkpoint_every,
             patience=settings.patience,
             lsd_sha256=lsd.sha256 if lsd else None,
+            start_sha256=start.sha256 if start else None,
             device=self.parameters.resources.device,
             precision=self.parameters.resources.precision,
         )
@@ -159,13 +180,46 @@ class Chain:
         """Train a setup, or go on with it.
 
         Raises:
-            UserError: The descriptor network it needs is not trained.
+            UserError: The descriptor network it needs is not trained, or the project has no use for it.
         """
+        if given_model(self.project) is not None:
+            raise UserError(
+                f"{self.project.file} predicts with given weights (`prediction.model`), so nothing is trained. Take "
+                "that line out to train, or set `training.start` to train on from them."
+            )
         job, folder = self.job(setup), self.training_folder(setup)
         if job is None or folder is None:
             raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
-        train(job, folder, lsd.checkpoint if lsd else None, progress)
+        start = given_start(self.project, setup)
+        train(job, folder, lsd.checkpoint if lsd else None, progress, start.path if start else None)
+
+    def start_from(self, setup: str, name_or_path: str) -> None:
+        """Write into the project what its trainings start from.
+
+        Args:
+            setup: What will be trained with it.
+            name_or_path: A shipped model, or a checkpoint as seen from the current folder.
+
+        Raises:
+            UserError: The setup is not one of the project's, there are no such weights, or they do not fit.
+        """
+        if setup not in self.setups:
+            raise UserError(
+                f"--from is for the networks of the project ({', '.join(self.setups) or 'none'}), and {setup} is not "
+                f"among them. Set `training.setup` in {self.project.file}."
+            )
+        weights = find_weights(name_or_path)
+        start = str(weights.path) if is_path(name_or_path) else name_or_path
+        wanted = self.parameters.training.model_copy(update={"start": start})
+        changed = Project(self.project.folder, self.parameters.model_copy(update={"training": wanted}))
+        for _, message in weights_problems(changed):
+            raise UserError(message)
+        if setup not in {part.setup for part in weights.networks}:
+            raise UserError(f"{weights.path} holds no network of setup {setup}; name other weights.")
+        if start != self.parameters.training.start:
+            self.project = self.project.start_from(start)
+            self.parameters = self.project.parameters
 
     def draw_crops(self, number: int, seed: int | None = None) -> PicturedCrops:
         """Draw crops as the first training sees them, into the project's pictures.
@@ -199,24 +253,32 @@ class Chain:
             fingerprint=hash_json([_fingerprint(path, name) for name in arrays]),
         )
 
+    def weights(self) -> tuple[Path, str] | None:
+        """File and content of the checkpoint that volumes are predicted with, or None while it is not trained."""
+        model = given_model(self.project)
+        if model is not None:
+            return model.path, model.sha256
+        trained = self.trained(self.setup)
+        return None if trained is None else (trained.checkpoint, trained.sha256)
+
     # stages
 
     def predict(self, volume: RawVolume) -> Predict | None:
         """The prediction of a volume, or None while its network is not trained."""
-        checkpoint = self.trained(self.parameters.training.setup)
-        if checkpoint is None:
+        weights = self.weights()
+        if weights is None:
             return None
+        checkpoint, sha256 = weights
         raw = self.raw(volume)
         shape = raw.open().shape
         settings = self.parameters.prediction
-        networks = [network_parameters(setup, self.parameters.network) for setup in self.setups]
         stage = Predict(
             folder=Path(),
             shape=shape,
-            block_shape=settings.block or default_block(shape, networks),
+            block_shape=settings.block or default_block(shape, self.networks),
             raw=raw,
-            checkpoint=checkpoint.checkpoint,
-            checkpoint_sha256=checkpoint.sha256,
+            checkpoint=checkpoint,
+            checkpoint_sha256=sha256,
             device=self.parameters.resources.device,
             precision=self.parameters.resources.precision,
         )
@@ -370,6 +432,11 @@ class Chain:
         Raises:
             UserError: What comes before it is not done.
         """
+        if stage is None and self.weights() is not None:
+            raise UserError(
+                f"{what} needs a threshold, and there is no validation volume to choose it on. Add "
+                f"[[volumes.validate]] with truth, or set `segmentation.threshold` in {self.project.file}."
+            )
         if stage is None:
             raise UserError(
                 f"{what} needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything."

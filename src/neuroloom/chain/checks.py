@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
+from neuroloom.chain.networks import geometry
 from neuroloom.chain.new_project import fitting_crop
-from neuroloom.errors import UserError
+from neuroloom.chain.weights import weights_problems
+from neuroloom.errors import UserError, one_of
 from neuroloom.networks import unet
-from neuroloom.networks.setups import network_parameters
+from neuroloom.networks.setups import SETUPS
 from neuroloom.project import Problem, Project, RawVolume, load_project
 from neuroloom.volume import open_volume
 
@@ -23,17 +25,32 @@ def open_project(path: Path) -> Project:
     Raises:
         UserError: The file or a volume is wrong; all mistakes are listed with their lines.
     """
-    return load_project(path, volume_problems, network_problems)
+    return load_project(path, volume_problems, setup_problems, network_problems, weights_problems)
+
+
+def setup_problems(project: Project) -> list[Problem]:
+    """A setup that does not exist, or that volumes cannot be segmented with."""
+    setup = project.parameters.training.setup
+    expected = [name for name, known in SETUPS.items() if known.gives_affinities]
+    if setup in expected:
+        return []
+    if setup in SETUPS:
+        message = f"`training.setup` is {setup!r}, which gives no affinities; expected one of {', '.join(expected)}."
+    else:
+        message = f"`training.setup` is {setup!r}; expected one of {one_of(setup, expected)}"
+    return [(("training", "setup"), message)]
 
 
 def network_problems(project: Project) -> list[Problem]:
     """A training crop that is no output of the network, or larger than a volume to train on."""
     parameters = project.parameters
-    network = network_parameters(parameters.training.setup, parameters.network)
+    if setup_problems(project) or parameters.prediction.model is not None:
+        return []
+    network = geometry(parameters, parameters.training.setup)
     crop = parameters.training.crop
-    nearest = unet.output_shape(network, unet.input_shape(network, crop))
-    if nearest != crop:
-        message = f"`training.crop` is {list(crop)}, which the network cannot give; the next it can: {list(nearest)}."
+    possible = unet.output_shape(network, unet.input_shape(network, crop))
+    if possible != crop:
+        message = f"`training.crop` is {list(crop)}, which the network cannot give; the next it can: {list(possible)}."
         return [(("training", "crop"), message)]
     for volume in parameters.volumes.train:
         try:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 
+from neuroloom.chain.networks import geometry
 from neuroloom.networks import unet
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
-from neuroloom.networks.setups import SETUPS, network_parameters
+from neuroloom.networks.setups import SETUPS
+from neuroloom.networks.unet import UNetParameters
 from neuroloom.project import Parameters, default_workers
 from neuroloom.volume.array import Triple
 
@@ -39,7 +42,8 @@ def training(parameters: Parameters, setup: str) -> float:
         setup: A key of `SETUPS`.
     """
     length = parameters.training.lsd if setup == "lsd" else parameters.training.affinities
-    return SECONDS_PER_STAGE + length.iterations * step_operations(parameters, setup) / (EFFICIENCY * _rate(parameters))
+    rate = EFFICIENCY * _rate(parameters, parameters.network.feature_maps)
+    return SECONDS_PER_STAGE + length.iterations * step_operations(parameters, setup) / rate
 
 
 def step_operations(parameters: Parameters, setup: str) -> float:
@@ -49,11 +53,11 @@ def step_operations(parameters: Parameters, setup: str) -> float:
         parameters: The project.
         setup: A key of `SETUPS`.
     """
-    network = network_parameters(setup, parameters.network)
+    network = geometry(parameters, setup)
     inner = unet.input_shape(network, parameters.training.crop)
     operations = PASSES * unet.flop(network, inner)
     if SETUPS[setup].needs_lsd_network:
-        lsd = network_parameters("lsd", parameters.network)
+        lsd = geometry(parameters, "lsd")
         operations += unet.flop(lsd, unet.input_shape(lsd, inner))
     return operations * parameters.training.batch_size
 
@@ -72,38 +76,35 @@ def baseline_iterations(parameters: Parameters) -> int:
     return round(operations / step_operations(parameters, "affs"))
 
 
-def stage(parameters: Parameters, name: str, shape: Triple) -> float:
+def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[UNetParameters]) -> float:
     """Seconds for a step over a volume.
 
     Args:
         parameters: The project.
         name: "predict", "fragments", "agglomerate", "evaluate", "segment".
         shape: The volume's extent in voxels.
+        networks: Those that predict, in the order they run.
     """
     voxels = math.prod(shape)
     if name == "predict":
-        return SECONDS_PER_STAGE + voxels * _operations_per_voxel(parameters) / (EFFICIENCY * _rate(parameters))
+        rate = EFFICIENCY * _rate(parameters, networks[-1].feature_maps)
+        return SECONDS_PER_STAGE + voxels * _operations_per_voxel(networks) / rate
     workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
 
 
-def _operations_per_voxel(parameters: Parameters) -> float:
-    """Of prediction in blocks of 160 voxels, both networks."""
-    block = (160, 160, 160)
-    setup = parameters.training.setup
-    network = network_parameters(setup, parameters.network)
-    inner = unet.input_shape(network, block)
-    operations = unet.flop(network, inner)
-    if SETUPS[setup].needs_lsd_network:
-        lsd = network_parameters("lsd", parameters.network)
-        operations += unet.flop(lsd, unet.input_shape(lsd, inner))
+def _operations_per_voxel(networks: Sequence[UNetParameters]) -> float:
+    """Of prediction in blocks of 160 voxels, all networks."""
+    block: Triple = (160, 160, 160)
+    operations, extent = 0, block
+    for network in reversed(networks):
+        extent = unet.input_shape(network, extent)
+        operations += unet.flop(network, extent)
     return operations / math.prod(block)
 
 
-def _rate(parameters: Parameters) -> float:
-    return measure_rate(
-        parameters.resources.device, parameters.resources.precision, 8 * math.ceil(parameters.network.feature_maps / 8)
-    )
+def _rate(parameters: Parameters, maps: int) -> float:
+    return measure_rate(parameters.resources.device, parameters.resources.precision, 8 * math.ceil(maps / 8))
 
 
 @lru_cache

@@ -1,11 +1,13 @@
 """What a new project holds: settings that the data decide, and a network and crops that fit them.
 
 voxel size   -> pooling: an axis is pooled where its voxels are not two or more times longer than the shortest
+             -> kernels: an axis is left alone (1) where its voxels are that much longer, except at the lowest level
 volumes      -> crop: what the network can give, no larger than the smallest volume to train on
 
-                8 x 8 x 8 nm    2 2 2   2 2 2
-               20 x 9 x 9 nm    1 2 2   2 2 2       each level is nearer to cubes than the one above
-               40 x 4 x 4 nm    1 2 2   1 2 2
+                                pooling            kernels
+                8 x 8 x 8 nm    2 2 2   2 2 2      3 3 3   3 3 3   3 3 3
+               20 x 9 x 9 nm    1 2 2   2 2 2      1 3 3   3 3 3   3 3 3      each level is nearer to cubes
+               40 x 4 x 4 nm    1 2 2   1 2 2      1 3 3   1 3 3   3 3 3
 """
 
 from __future__ import annotations
@@ -46,9 +48,15 @@ def propose(
     if pooling != Network().downsampling:
         values["network"] = {"downsampling": [list(level) for level in pooling]}
         values["_why"].append(f"downsampling {[list(level) for level in pooling]}: voxels are longer along some axes")
+    extents = kernels(values["voxel_size"], pooling)
+    if any(extent != (3, 3, 3) for extent in extents):
+        values["network"]["kernels"] = [list(level) for level in extents]
+        values["_why"].append(f"kernels {[list(level) for level in extents]}: likewise; the lowest level sees all axes")
+    else:
+        extents = ()
     wanted = Training().crop
     shapes = [open_volume(path, DATASETS["labels"]).shape for path in train]
-    crop = fitting_crop(Network(downsampling=pooling), wanted, shapes)
+    crop = fitting_crop(Network(downsampling=pooling, kernels=extents), wanted, shapes)
     if crop != wanted:
         values["training"] = {**values.get("training", {}), "crop": list(crop)}
         values["_why"].append(
@@ -73,6 +81,27 @@ def downsampling(voxel_size: Sequence[float]) -> tuple[Triple, ...]:
         levels.append((z, y, x))
         size = [s * f for s, f in zip(size, (z, y, x), strict=True)]
     return tuple(levels)
+
+
+def kernels(voxel_size: Sequence[float], pooling: Sequence[Triple]) -> tuple[Triple, ...]:
+    """Extents of the convolutions of each level: along an axis 1, where its voxels are still much longer there.
+
+    The lowest level sees its neighbours along all axes, or the network would know nothing of the next section.
+
+    Args:
+        voxel_size: nm, z y x.
+        pooling: From level to level.
+
+    Example:
+        >>> kernels((20, 9, 9), ((1, 2, 2), (2, 2, 2)))
+        ((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    """
+    size, levels = list(voxel_size), []
+    for factors in pooling:
+        z, y, x = (3 if s < 2 * min(size) else 1 for s in size)
+        levels.append((z, y, x))
+        size = [s * f for s, f in zip(size, factors, strict=True)]
+    return (*levels, (3, 3, 3))
 
 
 def fitting_crop(network: Network, wanted: Triple, shapes: Sequence[Triple]) -> Triple:

@@ -30,6 +30,7 @@ from neuroloom.evaluation.report import (
 from neuroloom.evaluation.thresholds import Evaluation
 from neuroloom.evaluation.truth import connected_truth, erode_truth
 from neuroloom.files import write_bytes
+from neuroloom.networks.setups import SETUPS
 from neuroloom.pictures import contact_sheet
 from neuroloom.project import LabelledVolume, RawVolume
 from neuroloom.volume import Volume, open_volume
@@ -39,7 +40,6 @@ SHEET_EXTENT = 160
 """Largest side of the region shown on a contact sheet, in voxels."""
 ERRORS = 4
 """Errors of either kind that are shown."""
-NAMES = {"lsd": "descriptors (lsd)", "acrlsd": "affinities (acrlsd)", "affs": "affinities from raw (affs)"}
 
 
 def write_project_report(chain: Chain) -> Path:
@@ -109,16 +109,22 @@ def _facts(chain: Chain) -> dict[str, str]:
     facts = {
         "project": str(chain.project.folder),
         "voxel size": " x ".join(f"{v:g}" for v in parameters.voxel_size) + " nm (z, y, x)",
-        "trained on": ", ".join(volume.name for volume in parameters.volumes.train),
+        "trained on": ", ".join(volume.name for volume in parameters.volumes.train) or "nothing",
         "validated on": ", ".join(volume.name for volume in chain.validation_volumes) or "nothing",
         "segmented": ", ".join(volume.name for volume in chain.volumes) or "nothing",
-        "setup": parameters.training.setup,
+        "setup": chain.setup,
         "threshold": "not chosen" if chain.project.threshold is None else f"{chain.project.threshold:g}",
     }
-    trained = chain.trained(parameters.training.setup)
+    given = {"weights": parameters.prediction.model, "started from": parameters.training.start}
+    facts |= {key: value for key, value in given.items() if value is not None}
+    trained = chain.trained(chain.setup) if chain.setups else None
     if trained is not None:
         facts["device"] = f"{trained.summary['device']}, {trained.summary['precision']}"
     return facts
+
+
+def _name(setup: str) -> str:
+    return f"{SETUPS[setup].title} ({setup})"
 
 
 def _curves(chain: Chain) -> list[LossCurve]:
@@ -139,7 +145,7 @@ def _curves(chain: Chain) -> list[LossCurve]:
             if points:
                 curves.append(
                     LossCurve(
-                        network=NAMES.get(setup, setup),
+                        network=_name(setup),
                         kind="training" if kind == "training" else "validation",
                         iterations=tuple(step for step, _ in points),
                         losses=tuple(loss for _, loss in points),
@@ -156,7 +162,7 @@ def _snapshots(chain: Chain) -> list[Figure]:
         if pictures:
             figures.append(
                 Figure(
-                    title=f"What the network sees and says: {NAMES.get(setup, setup)}",
+                    title=f"What the network sees and says: {_name(setup)}",
                     caption=f"A held-out crop after {int(pictures[-1].stem)} steps.",
                     png=pictures[-1].read_bytes(),
                 )
@@ -287,9 +293,7 @@ def _contenders(chain: Chain) -> list[Contender]:
         seconds = sum(entry.summary["seconds"] for entry in trained if entry)
         steps = " + ".join(str(entry.summary["steps"]) for entry in trained if entry)
         contenders.append(
-            Contender(
-                name=NAMES.get(setup, setup), training=f"{steps} steps, {seconds / 60:.1f} min", evaluation=evaluation
-            )
+            Contender(name=_name(setup), training=f"{steps} steps, {seconds / 60:.1f} min", evaluation=evaluation)
         )
     return contenders
 

@@ -1,8 +1,8 @@
 """The steps of a project as `run` and `status` see them: what is done, what is begun, what is missing, and doing it.
 
-train lsd -> train acrlsd -> for every volume: predict -> fragments -> agglomerate
-                             for validation volumes: evaluate -> the threshold
-                             for every volume: segment
+train lsd, if the setup needs it -> train SETUP -> for every volume: predict -> fragments -> agglomerate
+                                                   for validation volumes: evaluate -> the threshold
+                                                   for every volume: segment
 """
 
 from __future__ import annotations
@@ -103,7 +103,11 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
     stage = make(volume)
     size = chain.raw(volume).open().shape
     state: State = "to do"
-    why, folder, seconds = "waits for what comes before", None, estimates.stage(chain.parameters, name, size)
+    why, folder, seconds = (
+        "waits for what comes before",
+        None,
+        estimates.stage(chain.parameters, name, size, chain.networks),
+    )
     if stage is not None:
         folder = stage.folder
         state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
@@ -137,7 +141,7 @@ def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:
         "done" if evaluation else "to do",
         why,
         file,
-        None if evaluation else estimates.stage(chain.parameters, "evaluate", size),
+        None if evaluation else estimates.stage(chain.parameters, "evaluate", size, chain.networks),
         lambda progress: chain.evaluate(volume, progress),
     )
 

@@ -13,6 +13,7 @@ from neuroloom.cli.crops import crops_command
 from neuroloom.cli.demo import demo_command
 from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
+from neuroloom.cli.models import models_app
 from neuroloom.cli.sample import sample_command
 from neuroloom.cli.view import view_command
 
@@ -57,3 +58,4 @@ for _name, _command in (
     ("demo", demo_command),
 ):
     app.command(_name)(_command)
+app.add_typer(models_app, name="models")

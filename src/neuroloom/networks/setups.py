@@ -1,4 +1,4 @@
-"""The five setups as declarations: what a network sees and what it learns.
+"""The setups as declarations: what a network sees and what it learns. A new one is one more entry of `SETUPS`.
 
     lsd       raw           -> descriptors
     affs      raw           -> affinities            the baseline
@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroloom.networks.unet import UNetParameters
-from neuroloom.project import Network
+from neuroloom.project import NEAREST, Network
 from neuroloom.volume.array import Triple
 
 LSD_CHANNELS = 10
-NEIGHBORHOOD: tuple[Triple, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+NEIGHBORHOOD = NEAREST
 """Offsets of the affinities to the nearest neighbours, z y x."""
 
 
@@ -30,10 +30,12 @@ class Setup:
     """What a network sees and what it learns.
 
     Attributes:
+        title: What it is called in the report and in help.
         inputs: "raw" and "lsd", in the order of the input's channels.
         outputs: "lsd" and "affinities", in the order of the output's channels; each is a head of the network.
     """
 
+    title: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -42,13 +44,18 @@ class Setup:
         """Whether a trained descriptor network makes part of the input."""
         return "lsd" in self.inputs
 
+    @property
+    def gives_affinities(self) -> bool:
+        """Whether volumes can be segmented with it."""
+        return "affinities" in self.outputs
+
 
 SETUPS = {
-    "lsd": Setup(("raw",), ("lsd",)),
-    "affs": Setup(("raw",), ("affinities",)),
-    "mtlsd": Setup(("raw",), ("lsd", "affinities")),
-    "aclsd": Setup(("lsd",), ("affinities",)),
-    "acrlsd": Setup(("raw", "lsd"), ("affinities",)),
+    "lsd": Setup("descriptors", ("raw",), ("lsd",)),
+    "affs": Setup("affinities from raw", ("raw",), ("affinities",)),
+    "mtlsd": Setup("descriptors and affinities from raw", ("raw",), ("lsd", "affinities")),
+    "aclsd": Setup("affinities from descriptors", ("lsd",), ("affinities",)),
+    "acrlsd": Setup("affinities from raw and descriptors", ("raw", "lsd"), ("affinities",)),
 }
 
 
@@ -67,5 +74,6 @@ def network_parameters(setup: str, network: Network, neighborhood: Sequence[Trip
         feature_maps=network.feature_maps,
         growth=network.growth,
         downsampling=network.downsampling,
+        kernels=network.kernels,
         upsampling=network.upsampling,
     )

@@ -378,7 +378,7 @@ def _upsampling(below: int, maps: int, factor: Triple, kind: Upsampling) -> nn.M
     if kind == "nearest":
         return nn.Sequential(layer, nn.Upsample(scale_factor=scale, mode="nearest"))
     # Interpolation at the border has seen nothing beyond it: cut it off, or tiles would show.
-    return nn.Sequential(layer, nn.Upsample(scale_factor=scale, mode="trilinear"), _CutBorder(factor))
+    return nn.Sequential(layer, nn.Upsample(scale_factor=scale, mode="trilinear"), CutBorder(factor))
 
 
 def _bias(layer: nn.Conv3d | nn.ConvTranspose3d) -> torch.Tensor:
@@ -386,8 +386,15 @@ def _bias(layer: nn.Conv3d | nn.ConvTranspose3d) -> torch.Tensor:
     return layer.bias
 
 
-class _CutBorder(nn.Module):
-    """Cut off what one voxel before the upsampling became, on every side of the axes that were upsampled."""
+class CutBorder(nn.Module):
+    """Cut off what one voxel before the upsampling became, on every side of the axes that were upsampled.
+
+    Args:
+        factor: Of the upsampling, z y x.
+
+    Attributes:
+        width: Voxels cut off on each side, z y x.
+    """
 
     def __init__(self, factor: Triple) -> None:
         super().__init__()

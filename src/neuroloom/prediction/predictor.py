@@ -10,6 +10,7 @@ it would be if it were stored) and goes with the raw of the same place into the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,14 @@ class Predictor:
         keep_freed_memory()
         self.path = checkpoint
         self.loaded = load_checkpoint(checkpoint)
-        self.setup = SETUPS[self.loaded.metadata.setup]
-        if "affinities" not in self.setup.outputs:
-            raise UserError(f"{checkpoint} is of setup {self.loaded.metadata.setup!r}, which gives no affinities.")
+        setup = self.loaded.metadata.setup
+        if setup not in SETUPS:
+            raise UserError(
+                f"{checkpoint} is of setup {setup!r}, which is not among {', '.join(SETUPS)}. Declare it in "
+                "networks/setups.py as it was when the network was trained."
+            )
+        if not SETUPS[setup].gives_affinities:
+            raise UserError(f"{checkpoint} is of setup {setup!r}, which gives no affinities.")
         self.device = choose_device(device)
         self.precision = choose_precision(self.device, precision)
         self.tile = tile
@@ -70,6 +76,8 @@ class Predictor:
         self.margin: Triple = (z, y, x)
         self.neighborhood = [list(offset) for offset in self.loaded.metadata.neighborhood]
         self.channels = len(self.neighborhood)
+        before = itertools.takewhile(lambda head: head[0] != "affinities", self.loaded.metadata.network.heads)
+        self._first = sum(channels for _, channels in before)
 
     def check_volume(self, raw: Volume) -> None:
         """Refuse raw that the networks were not trained for.
@@ -121,7 +129,8 @@ class Predictor:
             z, y, x = (slice(h, h + e) for h, e in zip(half, region, strict=True))
             values = values[:, :, z, y, x]
         outer = round_up(shape, self.factor)
-        affinities = self._run(self.loaded, values, descriptors, outer)[-self.channels :]
+        output = self._run(self.loaded, values, descriptors, outer)
+        affinities = output[self._first : self._first + self.channels]
         return np.ascontiguousarray(affinities[:, : shape[0], : shape[1], : shape[2]].cpu().numpy())
 
     def _extents(self, shape: Triple) -> tuple[Triple, Triple]:

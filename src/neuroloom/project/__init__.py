@@ -6,9 +6,10 @@ template       writing a commented file
 """
 
 from neuroloom.project.augmentation import Augmentation
-from neuroloom.project.loading import FILE_NAME, Project, default_workers, load_project, size_problems
+from neuroloom.project.loading import FILE_NAME, Project, block_problems, default_workers, load_project, size_problems
 from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
+    NEAREST,
     LabelledVolume,
     MergeFunction,
     Network,
@@ -22,6 +23,7 @@ from neuroloom.project.parameters import (
 
 __all__ = [
     "FILE_NAME",
+    "NEAREST",
     "Augmentation",
     "LabelledVolume",
     "MergeFunction",
@@ -34,6 +36,7 @@ __all__ = [
     "TrainingLength",
     "Triple",
     "Unlabelled",
+    "block_problems",
     "default_workers",
     "load_project",
     "size_problems",

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.project.mistakes import Problem, at_line, explain, list_problems
-from neuroloom.project.parameters import Parameters
+from neuroloom.project.parameters import Parameters, Triple
 from neuroloom.project.toml_lines import key_lines
 
 FILE_NAME = "neuroloom.toml"
@@ -74,6 +74,20 @@ class Project:
         """The merge threshold to segment with: set by hand, else chosen by the evaluation, else None."""
         wanted = self.parameters.segmentation.threshold
         return self.parameters.segmentation.chosen_threshold if wanted == "auto" else wanted
+
+    def start_from(self, weights: str) -> Project:
+        """Write into the project file what trainings start from, keeping comments and order.
+
+        Args:
+            weights: Name of a model, or path of a checkpoint.
+
+        Returns:
+            The project with the new value.
+        """
+        document = tomlkit.parse(self.file.read_text())
+        document.setdefault("training", tomlkit.table())["start"] = weights
+        write_text(self.file, tomlkit.dumps(document))
+        return load_project(self.folder)
 
     def choose_threshold(self, threshold: float, because: str) -> Project:
         """Write the evaluation's choice into the project file, keeping comments and order.
@@ -125,27 +139,50 @@ def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Pro
         problems = explain(error, lines)
         raise UserError(list_problems(file, problems)) from error
     project = Project(file.parent.resolve(), parameters)
-    found = [problem for check in (size_problems, *checks) for problem in check(project)]
+    found = [problem for check in (training_problems, size_problems, *checks) for problem in check(project)]
     if found:
         raise UserError(list_problems(file, [at_line(lines, location, message) for location, message in found]))
     return project
 
 
+def training_problems(project: Project) -> list[Problem]:
+    """Nothing to train on, although there are no given weights either."""
+    parameters = project.parameters
+    if parameters.volumes.train or parameters.prediction.model is not None:
+        return []
+    message = (
+        "`volumes.train` is missing (hand-segmented blocks to train on). Add [[volumes.train]], or name weights with "
+        "`prediction.model`."
+    )
+    return [(("volumes",), message)]
+
+
 def size_problems(project: Project) -> list[Problem]:
     """Blocks that must be multiples of something and are not."""
     parameters = project.parameters
-    fragments = parameters.fragments.block
-    pairs = (
-        ("prediction", parameters.prediction.block, "the network's factor", parameters.network.factor),
-        ("agglomeration", parameters.agglomeration.block, "`fragments.block`", fragments),
-    )
     problems: list[Problem] = []
-    for section, block, of_what, factor in pairs:
-        if block is not None and any(b % f for b, f in zip(block, factor, strict=True)):
-            nearest = [max(f, round(b / f) * f) for b, f in zip(block, factor, strict=True)]
-            message = f"`{section}.block` is {list(block)}; expected multiples of {of_what} {list(factor)}: {nearest}."
-            problems.append(((section, "block"), message))
-    return problems
+    if parameters.prediction.model is None:  # given weights say themselves what their factor is
+        problems += block_problems(
+            "prediction", parameters.prediction.block, "the network's factor", parameters.network.factor
+        )
+    block, fragments = parameters.agglomeration.block, parameters.fragments.block
+    return problems + block_problems("agglomeration", block, "`fragments.block`", fragments)
+
+
+def block_problems(section: str, block: Triple | None, of_what: str, factor: Triple) -> list[Problem]:
+    """The block of a section that is no multiple of something.
+
+    Args:
+        section: Its name.
+        block: In voxels; None is right.
+        of_what: What it must be multiples of.
+        factor: In voxels.
+    """
+    if block is None or not any(b % f for b, f in zip(block, factor, strict=True)):
+        return []
+    nearest = [max(f, round(b / f) * f) for b, f in zip(block, factor, strict=True)]
+    message = f"`{section}.block` is {list(block)}; expected multiples of {of_what} {list(factor)}: {nearest}."
+    return [((section, "block"), message)]
 
 
 def default_workers() -> int:

@@ -21,6 +21,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 PositiveNanometres = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NEAREST: tuple[Triple, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+"""Offsets of the neighbours before a voxel along z, y, x."""
 MergeFunction = Literal[
     "hist_quant_10",
     "hist_quant_25",
@@ -76,7 +78,7 @@ class LabelledVolume(RawVolume):
 class Volumes(Section):
     """Which volumes are used for what."""
 
-    train: tuple[LabelledVolume, ...] = Field(min_length=1, description="hand-segmented blocks to train on")
+    train: tuple[LabelledVolume, ...] = Field((), description="hand-segmented blocks to train on")
     validate_: tuple[LabelledVolume, ...] = Field(
         (), alias="validate", description="hand-segmented blocks never trained on: they choose checkpoint and threshold"
     )
@@ -100,7 +102,22 @@ class Network(Section):
     downsampling: tuple[PositiveTriple, ...] = Field(
         ((2, 2, 2), (2, 2, 2)), min_length=1, description="max-pool factors between levels, z y x"
     )
+    kernels: tuple[PositiveTriple, ...] = Field(
+        (), description="extents of each level's convolutions, z y x, odd; default: 3 3 3 on all levels"
+    )
     upsampling: Literal["transposed", "trilinear", "nearest"] = Field("transposed", description="how levels grow again")
+
+    @field_validator("kernels")
+    @classmethod
+    def _one_for_each_level(cls, kernels: tuple[Triple, ...], info: ValidationInfo) -> tuple[Triple, ...]:
+        levels = len(info.data.get("downsampling", ())) + 1
+        if kernels and levels > 1 and len(kernels) != levels:
+            raise ValueError(
+                f"{len(kernels)} given; expected {levels}, one for each level (one more than `downsampling` has)"
+            )
+        if any(extent % 2 == 0 for kernel in kernels for extent in kernel):
+            raise ValueError("an even extent is given; expected odd ones such as [1, 3, 3]")
+        return kernels
 
     @property
     def factor(self) -> Triple:
@@ -118,8 +135,18 @@ class TrainingLength(Section):
 class Training(Section):
     """Both trainings."""
 
-    setup: Literal["acrlsd", "affs"] = Field(
-        "acrlsd", description='"acrlsd": descriptors first, then affinities from both; "affs": straight from raw'
+    setup: str = Field(
+        "acrlsd",
+        description='"acrlsd": descriptors first, then affinities from both; "affs": straight from raw; or any other '
+        "setup that gives affinities",
+    )
+    neighborhood: tuple[Triple, ...] = Field(
+        NEAREST, description="offsets of the affinities in voxels, z y x; the three nearest first, then any others"
+    )
+    start: str | None = Field(
+        None,
+        description="weights to start from: name of a model (`neuroloom models`) or path of a checkpoint of the same "
+        "network; default: random ones",
     )
     sigma_nm: PositiveFloat = Field(80.0, description="size of the window of the local shape descriptors, in nm")
     crop: PositiveTriple = Field((64, 64, 64), description="network output of one training crop, in voxels")
@@ -137,10 +164,30 @@ class Training(Section):
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")
     patience: Positive | None = Field(None, description="stop after this many scores without a better one")
 
+    @field_validator("neighborhood")
+    @classmethod
+    def _nearest_first(cls, offsets: tuple[Triple, ...]) -> tuple[Triple, ...]:
+        if offsets[:3] != NEAREST:
+            raise ValueError(
+                f"it begins with {_listed(offsets[:3])}; expected {_listed(NEAREST)} first, because fragments are cut "
+                "from these three"
+            )
+        for number, offset in enumerate(offsets):
+            if offset == (0, 0, 0):
+                raise ValueError("the offset [0, 0, 0] is no neighbour; leave it out")
+            if offset in offsets[:number]:
+                raise ValueError(f"the offset {list(offset)} is given twice; leave one out")
+        return offsets
+
 
 class Prediction(Section):
     """Affinities for whole volumes."""
 
+    model: str | None = Field(
+        None,
+        description="predict with given weights and train nothing: name of a model (`neuroloom models`) or path of a "
+        "checkpoint",
+    )
     block: PositiveTriple | None = Field(
         None, description="voxels predicted at once; multiples of the network's factor; default: fits the memory"
     )
@@ -212,6 +259,10 @@ class Parameters(Section):
     agglomeration: Agglomeration = Agglomeration()
     segmentation: Segmentation = Segmentation()
     resources: Resources = Resources()
+
+
+def _listed(offsets: tuple[Triple, ...]) -> str:
+    return ", ".join(str(list(offset)) for offset in offsets) or "nothing"
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:

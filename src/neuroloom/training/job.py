@@ -83,6 +83,7 @@ class TrainingJob(BaseModel):
         snapshot_every, checkpoint_every: In iterations.
         patience: Stop after this many scores (losses, where there are none) without a better one; None never does.
         lsd_sha256: Content of the descriptor network's checkpoint, for setups that need one.
+        start_sha256: Content of the checkpoint whose weights training starts from; None for random ones.
         device, precision: Where and how it is computed; not part of the fingerprint.
     """
 
@@ -113,6 +114,7 @@ class TrainingJob(BaseModel):
     checkpoint_every: int = 200
     patience: int | None = None
     lsd_sha256: str | None = None
+    start_sha256: str | None = None
     device: str = "auto"
     precision: str = "auto"
 

@@ -40,6 +40,7 @@ from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.schedule import learning_rate
 from neuroloom.training.size import check_memory
 from neuroloom.training.snapshots import write_snapshot
+from neuroloom.training.start import start_from
 from neuroloom.training.state import load_state, save_state
 from neuroloom.training.stopping import stop_requests
 from neuroloom.training.weights import balanced_mse
@@ -75,6 +76,7 @@ def train(
     folder: Path,
     lsd_checkpoint: Path | None = None,
     report: Report | None = None,
+    start: Path | None = None,
     scorer: Scorer | None = None,
     group: Group | None = None,
 ) -> Path:
@@ -85,6 +87,7 @@ def train(
         folder: Where everything of this training lies (the caller names it by the job's fingerprint).
         lsd_checkpoint: The trained descriptor network, for setups that need one.
         report: Called after every step.
+        start: The checkpoint whose weights training starts from, for jobs with a `start_sha256`.
         scorer: Scores a network that gives affinities, every `score_every` steps.
         group: The processes that train together; this one alone by default.
 
@@ -101,7 +104,7 @@ def train(
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), scorer, group)
+    parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), start, scorer, group)
     if not group.first:
         return _Trainer(*parts).run()
     with lock(folder / "lock", f"training of {job.setup}"):
@@ -117,10 +120,11 @@ class _Trainer:
         folder: Path,
         lsd_checkpoint: Path | None,
         report: Report,
+        start: Path | None,
         scorer: Scorer | None,
         group: Group,
     ) -> None:
-        self.job, self.folder, self.report, self.group = job, folder, report, group
+        self.job, self.folder, self.report, self.start, self.group = job, folder, report, start, group
         self.scorer = scorer if job.score_every > 0 and "affinities" in job.outputs else None
         self.device = choose_device(job.device)
         self.precision = choose_precision(self.device, job.precision)
@@ -160,7 +164,9 @@ class _Trainer:
             self.network = UNet(job.geometry)
         # every output begins at one half: a random head drives the first steps so far that ReLUs may die for good
         torch.nn.init.zeros_(self.network.head.weight)
-        if self.lsd is not None and job.begins_with(self.lsd.metadata.network):
+        if self.start is not None:
+            start_from(self.network, job, self.start)
+        elif self.lsd is not None and job.begins_with(self.lsd.metadata.network):
             self.network.begin_with(self.lsd.network)
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()

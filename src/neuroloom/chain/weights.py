@@ -1,0 +1,132 @@
+"""Weights that a project is given: to predict with (`prediction.model`), or to start from (`training.start`).
+
+prediction.model    setup, geometry, neighbourhood, σ come from the checkpoint; the voxel size must be the project's
+training.start      everything must be as in the project: training goes on with these weights
+                    of the project's setup            its networks start from it, its descriptor network too
+                    of lsd                            only the descriptor network starts from it
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from neuroloom.chain.networks import geometry, setups_to_train
+from neuroloom.errors import UserError
+from neuroloom.models import Weights, find_weights
+from neuroloom.networks.checkpoint import Metadata
+from neuroloom.networks.setups import SETUPS
+from neuroloom.project import Parameters, Problem, Project, block_problems
+from neuroloom.volume.array import Triple
+
+
+def given_model(project: Project) -> Weights | None:
+    """The weights that a project predicts with, or None where it trains its own.
+
+    Raises:
+        UserError: They are not there, or damaged.
+    """
+    model = project.parameters.prediction.model
+    return None if model is None else find_weights(model, project.folder)
+
+
+def given_start(project: Project, setup: str) -> Weights | None:
+    """The weights that the training of a setup starts from, or None for random ones.
+
+    Args:
+        project: The project.
+        setup: What is trained.
+
+    Raises:
+        UserError: They are not there, or damaged.
+    """
+    training = project.parameters.training
+    if training.start is None or setup not in setups_to_train(training.setup):
+        return None
+    weights = find_weights(training.start, project.folder)
+    return weights if setup in {part.setup for part in weights.networks} else None
+
+
+def weights_problems(project: Project) -> list[Problem]:
+    """Given weights that are not there or do not fit the project."""
+    problems: list[Problem] = []
+    for section, key, check in (("prediction", "model", _model_problems), ("training", "start", _start_problems)):
+        name = getattr(getattr(project.parameters, section), key)
+        if name is None:
+            continue
+        try:
+            weights = find_weights(name, project.folder)
+        except UserError as error:
+            problems.append(((section, key), f"`{section}.{key}`: {error}"))
+            continue
+        problems += check(project.parameters, weights)
+    return problems
+
+
+def _model_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
+    place, trained = ("prediction", "model"), weights.metadata
+    said = f"`prediction.model`: {weights.path}"
+    if trained.setup not in SETUPS:
+        return [(place, f"{said} is of setup {trained.setup!r}, which is not among {', '.join(SETUPS)}.")]
+    if not SETUPS[trained.setup].gives_affinities:
+        return [(place, f"{said} is of setup {trained.setup!r}, which gives no affinities; name an affinity network.")]
+    if not _close(trained.voxel_size, parameters.voxel_size):
+        message = (
+            f"{said} was trained on voxels of {_times(trained.voxel_size)} nm, the project's are "
+            f"{_times(parameters.voxel_size)} nm. Bring volumes to its voxel size, or train a network for yours."
+        )
+        return [(place, message)]
+    return block_problems("prediction", parameters.prediction.block, "the network's factor", _factor(weights))
+
+
+def _factor(weights: Weights) -> Triple:
+    """Voxels by which the prediction may be moved without changing it, z y x."""
+    z, y, x = (math.lcm(*along) for along in zip(*(part.network.factor for part in weights.networks), strict=True))
+    return z, y, x
+
+
+def _start_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
+    place, setup = ("training", "start"), parameters.training.setup
+    if setup not in SETUPS:
+        return []  # told by itself
+    expected = setups_to_train(setup)
+    if weights.metadata.setup not in expected:
+        message = (
+            f"`training.start`: {weights.path} is of setup {weights.metadata.setup!r}; expected "
+            f"{' or '.join(repr(name) for name in expected)}, as the project trains them."
+        )
+        return [(place, message)]
+    different = [text for part in weights.networks for text in _differences(parameters, part)]
+    if not different:
+        return []
+    message = (
+        f"`training.start`: {weights.path} differs from the project: {'; '.join(dict.fromkeys(different))}. Change "
+        "the project, or start from other weights."
+    )
+    return [(place, message)]
+
+
+def _differences(parameters: Parameters, start: Metadata) -> Iterator[str]:
+    theirs, ours = start.network.model_dump(), geometry(parameters, start.setup).model_dump()
+    training = parameters.training
+    for key in ("feature_maps", "growth", "downsampling", "kernels", "upsampling"):
+        if theirs[key] != ours[key]:
+            yield f"`network.{key}` {_text(theirs[key])} instead of {_text(ours[key])}"
+    if SETUPS[start.setup].gives_affinities and start.neighborhood != training.neighborhood:
+        yield f"`training.neighborhood` {_text(start.neighborhood)} instead of {_text(training.neighborhood)}"
+    if start.sigma_nm is not None and abs(start.sigma_nm - training.sigma_nm) > 1e-6:
+        yield f"`training.sigma_nm` {start.sigma_nm:g} instead of {training.sigma_nm:g}"
+    if not _close(start.voxel_size, parameters.voxel_size):
+        yield f"voxels of {_times(start.voxel_size)} nm instead of {_times(parameters.voxel_size)} nm"
+
+
+def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(abs(x - y) <= 1e-3 * y for x, y in zip(a, b, strict=True))
+
+
+def _times(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{v:g}" for v in values)
+
+
+def _text(value: object) -> str:
+    return str([list(part) for part in value]) if isinstance(value, tuple) else str(value)

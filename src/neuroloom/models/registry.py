@@ -1,0 +1,138 @@
+"""Shipped models by name, checkpoints by path: where weights lie, and what they are.
+
+weights/NAME/model.toml      the card
+weights/NAME/card.md         further text, if any
+weights/NAME/weights.ckpt    the checkpoint
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from neuroloom.errors import UserError, one_of
+from neuroloom.models.card import Card, read_card
+from neuroloom.networks.checkpoint import Metadata, load_checkpoint
+from neuroloom.networks.unet import parameter_count
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds, without the weights themselves.
+
+    Attributes:
+        path: The file.
+        sha256: Its content.
+        metadata: The network that gives the output.
+        lsd: Its descriptor network, for setups that need one.
+    """
+
+    path: Path
+    sha256: str
+    metadata: Metadata
+    lsd: Metadata | None
+
+    @property
+    def networks(self) -> tuple[Metadata, ...]:
+        """In the order they run."""
+        return (self.metadata,) if self.lsd is None else (self.lsd, self.metadata)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases of all networks."""
+        return sum(parameter_count(part.network) for part in self.networks)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A shipped model.
+
+    Attributes:
+        name: What it is called.
+        card: What people should know of it.
+        text: Further text, markdown; may be empty.
+        checkpoint: The file of its weights.
+    """
+
+    name: str
+    card: Card
+    text: str
+    checkpoint: Path
+
+    @property
+    def weights(self) -> Weights:
+        """What its checkpoint holds."""
+        return read_weights(self.checkpoint)
+
+
+def shipped_models() -> dict[str, Model]:
+    """All models that come with neuroloom, by name.
+
+    Raises:
+        UserError: A card is not valid.
+    """
+    models = {}
+    for file in sorted(FOLDER.glob("*/model.toml")):
+        text = file.with_name("card.md")
+        models[file.parent.name] = Model(
+            name=file.parent.name,
+            card=read_card(file),
+            text=text.read_text(encoding="utf-8") if text.exists() else "",
+            checkpoint=file.with_name("weights.ckpt"),
+        )
+    return models
+
+
+def find_model(name: str) -> Model:
+    """A shipped model.
+
+    Raises:
+        UserError: There is none of that name; the nearest one is named.
+    """
+    models = shipped_models()
+    if name in models:
+        return models[name]
+    if not models:
+        raise UserError(
+            f"There is no model {name!r}: this version ships none. Name a checkpoint by its path, such as ./best.ckpt."
+        )
+    raise UserError(f"There is no model {name!r}; expected the path of a checkpoint, or one of {one_of(name, models)}")
+
+
+def is_path(name_or_path: str) -> bool:
+    """Whether a checkpoint is named by its path: with a slash, or as a .ckpt file."""
+    return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".ckpt")
+
+
+def find_weights(name_or_path: str, folder: Path = Path()) -> Weights:
+    """The weights of a shipped model or of a checkpoint.
+
+    Args:
+        name_or_path: A shipped model's name, or a path with a slash or the ending .ckpt.
+        folder: Where relative paths start.
+
+    Raises:
+        UserError: There is no such model or file, or it is no checkpoint.
+    """
+    path = folder / Path(name_or_path).expanduser() if is_path(name_or_path) else find_model(name_or_path).checkpoint
+    return read_weights(path)
+
+
+def read_weights(path: Path) -> Weights:
+    """What a checkpoint holds; read once, as long as the file does not change.
+
+    Raises:
+        UserError: It is missing, damaged, or no checkpoint.
+    """
+    path = path.resolve()
+    status = path.stat() if path.is_file() else None
+    return _read(path, (status.st_mtime_ns, status.st_size) if status else None)
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, state: tuple[int, int] | None) -> Weights:
+    loaded = load_checkpoint(path)
+    return Weights(path, loaded.sha256, loaded.metadata, loaded.lsd.metadata if loaded.lsd else None)
