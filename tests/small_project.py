@@ -29,6 +29,7 @@ VALUES: dict[str, Any] = {
         "lsd": {"iterations": 4},
         "affinities": {"iterations": 12},
         "validate_every": 4,
+        "score_every": 6,
         "snapshot_every": 4,
         "checkpoint_every": 2,
     },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
+from neuroloom.chain.scoring import ChainScorer, ScoredVolume
 from neuroloom.chain.weights import given_model, given_start, weights_problems
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
@@ -147,13 +148,17 @@ class Chain:
             neighborhood=settings.neighborhood if SETUPS[setup].gives_affinities else NEIGHBORHOOD,
             crop=settings.crop,
             batch_size=settings.batch_size,
+            at_once=settings.at_once,
+            recompute=settings.recompute,
             iterations=length.iterations,
             learning_rate=settings.learning_rate,
+            schedule=settings.schedule,
             seed=settings.seed,
             augmentation=settings.augmentation,
             volumes=tuple(self._training_volume(volume) for volume in self.parameters.volumes.train),
             validation=tuple(self._training_volume(volume) for volume in self.validation_volumes),
             validate_every=settings.validate_every,
+            score_every=settings.score_every if self.scored_in_training(setup) else 0,
             snapshot_every=settings.snapshot_every,
             checkpoint_every=settings.checkpoint_every,
             patience=settings.patience,
@@ -192,7 +197,18 @@ class Chain:
             raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
-        train(job, folder, lsd.checkpoint if lsd else None, progress, start.path if start else None)
+        scorer = self._scorer() if job.score_every else None
+        train(job, folder, lsd.checkpoint if lsd else None, progress, start.path if start else None, scorer)
+
+    def scored_in_training(self, setup: str) -> bool:
+        """Whether the best checkpoint of a setup is the one of lowest VOI on the validation volumes."""
+        return bool(self.validation_volumes) and SETUPS[setup].gives_affinities
+
+    def _scorer(self) -> ChainScorer:
+        volumes = [ScoredVolume(self.raw(v), partial(self.truth, v)) for v in self.validation_volumes]
+        z, y, x = self.parameters.voxel_size
+        resources = self.parameters.resources
+        return ChainScorer(volumes, resources.device, resources.precision, by_section=z >= 2 * max(y, x))
 
     def start_from(self, setup: str, name_or_path: str) -> None:
         """Write into the project what its trainings start from.

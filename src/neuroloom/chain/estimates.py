@@ -46,6 +46,22 @@ def training(parameters: Parameters, setup: str) -> float:
     return SECONDS_PER_STAGE + length.iterations * step_operations(parameters, setup) / rate
 
 
+def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: Sequence[Triple]) -> float:
+    """Seconds for all scores of a training by the whole chain.
+
+    Args:
+        parameters: The project.
+        networks: The networks that run one after the other.
+        shapes: Extents of the scored pieces in voxels.
+    """
+    every, steps = parameters.training.score_every, parameters.training.affinities.iterations
+    if every == 0:
+        return 0.0
+    names = ("predict", "fragments", "agglomerate", "evaluate")
+    once = sum(stage(parameters, name, shape, networks) for name in names for shape in shapes)
+    return -(-steps // every) * once
+
+
 def step_operations(parameters: Parameters, setup: str) -> float:
     """Operations of forward passes that take as long as one training step, with the descriptor network's forward pass.
 

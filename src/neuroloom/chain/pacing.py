@@ -47,7 +47,8 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
     training = values["training"]
     steps = 2 + TRIAL_STEPS + AHEAD
     length = {"iterations": steps}
-    trial = {**values, "training": {**training, "lsd": length, "affinities": length, "validate_every": steps}}
+    short = {"lsd": length, "affinities": length, "validate_every": steps, "score_every": 0}
+    trial = {**values, "training": {**training, **short}}
     pace: list[float] = []
     with tempfile.TemporaryDirectory(prefix="neuroloom-pace-") as folder:
         write_text(Path(folder) / FILE_NAME, render(trial))

@@ -17,6 +17,7 @@ from neuroloom.blockwise import Stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
+from neuroloom.chain.scoring import scored_shape
 from neuroloom.project import LabelledVolume, RawVolume
 
 State = Literal["done", "begun", "to do"]
@@ -84,7 +85,9 @@ def _training_step(chain: Chain, setup: str) -> Step:
     why = f"{length.iterations} steps"
     step, spent = 0, 0.0
     if trained:
-        why = f"{trained.summary['steps']} steps, validation loss {trained.summary['best_validation_loss']:.4f}"
+        voi, loss = trained.summary["best_voi"], trained.summary["best_validation_loss"]
+        best = f"validation loss {loss:.4f}" if voi is None else f"lowest VOI {voi:.3f}"
+        why = f"{trained.summary['steps']} steps, {best}"
     elif begun and folder is not None:
         step, spent = _last_step(folder)
         why = f"{step} of {length.iterations} steps are done"
@@ -96,6 +99,9 @@ def _training_step(chain: Chain, setup: str) -> Step:
         seconds = spent / step * (length.iterations - step)
     else:
         seconds = estimates.training(chain.parameters, setup)
+        if chain.scored_in_training(setup):
+            pieces = [scored_shape(chain.raw(volume).open().shape) for volume in chain.validation_volumes]
+            seconds += estimates.scoring(chain.parameters, chain.networks, pieces)
     return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress))
 
 

@@ -43,6 +43,7 @@ class Predictor:
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
         margin: Voxels of raw read before a region's begin, z y x.
         channels: Affinities per voxel.
+        geometries: Of the networks that run.
 
     Raises:
         UserError: The checkpoint is missing, damaged, or gives no affinities.
@@ -76,6 +77,7 @@ class Predictor:
         self.margin: Triple = (z, y, x)
         self.neighborhood = [list(offset) for offset in self.loaded.metadata.neighborhood]
         self.channels = len(self.neighborhood)
+        self.geometries = [part.metadata.network for part in self._parts]
         before = itertools.takewhile(lambda head: head[0] != "affinities", self.loaded.metadata.network.heads)
         self._first = sum(channels for _, channels in before)
 

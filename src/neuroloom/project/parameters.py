@@ -151,7 +151,14 @@ class Training(Section):
     sigma_nm: PositiveFloat = Field(80.0, description="size of the window of the local shape descriptors, in nm")
     crop: PositiveTriple = Field((64, 64, 64), description="network output of one training crop, in voxels")
     batch_size: Positive = Field(1, description="crops per step")
-    learning_rate: PositiveFloat = Field(1e-3, description="of Adam, after warm-up; falls along a cosine")
+    at_once: Positive | None = Field(
+        None, description="crops computed at once, a divisor of batch_size: fewer take less memory; default: all"
+    )
+    recompute: bool = Field(False, description="less memory, a third more time, the same result")
+    learning_rate: PositiveFloat = Field(1e-3, description="of Adam, after warm-up")
+    schedule: Literal["cosine", "plateau"] = Field(
+        "cosine", description='"cosine": falls to a fiftieth; "plateau": halves after three scores without a better one'
+    )
     seed: int = Field(0, ge=0, description="of everything random in training")
     lsd: TrainingLength = Field(TrainingLength(iterations=2000), description="the descriptor network")
     affinities: TrainingLength = Field(TrainingLength(iterations=2000), description="the affinity network")
@@ -159,10 +166,22 @@ class Training(Section):
         False, description="also train the same network straight from raw, for about as long, and compare"
     )
     augmentation: Augmentation = Field(Augmentation(), description="what happens to training crops at random")
-    validate_every: Positive = Field(200, description="iterations between scores on held-out crops")
+    validate_every: Positive = Field(200, description="iterations between losses on held-out crops")
+    score_every: int = Field(
+        500,
+        ge=0,
+        description="iterations between scores of the whole chain on the validation volumes (middle, up to 256 voxels "
+        "each way): the checkpoint of lowest VOI is kept; 0: that of the lowest loss",
+    )
     snapshot_every: Positive = Field(500, description="iterations between pictures to look at")
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")
     patience: Positive | None = Field(None, description="stop after this many scores without a better one")
+
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> Training:
+        if self.at_once is not None and self.batch_size % self.at_once:
+            raise ValueError(f"`at_once` is {self.at_once}; expected a divisor of `batch_size`, {self.batch_size}")
+        return self
 
     @field_validator("neighborhood")
     @classmethod
@@ -243,7 +262,9 @@ class Resources(Section):
 
     workers: Positive | None = Field(None, description="processes for fragments and agglomeration; default: all cores")
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1", ...')
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the processor or GPU has it"
+    )
     memory_gb: PositiveFloat | None = Field(None, description="memory to use; default: what is free at the start")
 
 
