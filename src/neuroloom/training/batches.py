@@ -30,7 +30,7 @@ from neuroloom.training.weights import balance
 from neuroloom.volume.array import Triple
 
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 4))
-"""Threads that prepare batches: on two cores one, which takes about an eighth of the time of a step of the network."""
+"""Threads that prepare batches: on two cores one, which takes about a thirtieth of the time of a step."""
 AHEAD = 2 + THREADS
 """Batches prepared ahead."""
 
