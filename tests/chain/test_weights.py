@@ -196,6 +196,8 @@ def test_weights_that_cannot_predict(project: Path, shipped: None) -> None:
     refused("text.ckpt", r"line \d+: `prediction.model`: The checkpoint .*text\.ckpt cannot be read")
     save_weights(project / "far.ckpt", "affs", voxel_size=(8.0, 8.0, 9.0))
     refused("far.ckpt", r"trained on voxels of 8 x 8 x 9 nm, the project's are 8 x 8 x 8 nm")
+    save_weights(project / "odd.ckpt", "affs", neighborhood=((0, 0, -1), (0, -1, 0), (-1, 0, 0)))
+    refused("odd.ckpt", r"gives affinities at \[\[0, 0, -1\], .*; expected \[\[-1, 0, 0\], .* first")
     save_weights(project / "lsd.ckpt", "lsd")
     refused("lsd.ckpt", r"is of setup 'lsd', which gives no affinities; name an affinity network")
     refused(

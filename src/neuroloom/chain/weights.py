@@ -16,7 +16,7 @@ from neuroloom.errors import UserError
 from neuroloom.models import Weights, find_weights
 from neuroloom.networks.checkpoint import Metadata
 from neuroloom.networks.setups import SETUPS
-from neuroloom.project import Parameters, Problem, Project, block_problems
+from neuroloom.project import NEAREST, Parameters, Problem, Project, block_problems
 from neuroloom.volume.array import Triple
 
 
@@ -70,6 +70,12 @@ def _model_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
         return [(place, f"{said} is of setup {trained.setup!r}, which is not among {', '.join(SETUPS)}.")]
     if not SETUPS[trained.setup].gives_affinities:
         return [(place, f"{said} is of setup {trained.setup!r}, which gives no affinities; name an affinity network.")]
+    if trained.neighborhood[:3] != NEAREST:
+        message = (
+            f"{said} gives affinities at {_text(trained.neighborhood)}; expected {_text(NEAREST)} first, because "
+            "fragments are cut from these three."
+        )
+        return [(place, message)]
     if not _close(trained.voxel_size, parameters.voxel_size):
         message = (
             f"{said} was trained on voxels of {_times(trained.voxel_size)} nm, the project's are "

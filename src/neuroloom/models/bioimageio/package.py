@@ -11,6 +11,7 @@ neuroloom.json         its SHA-256
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 import textwrap
@@ -35,8 +36,8 @@ from neuroloom.networks.setups import SETUPS
 CHECKPOINT, IDENTITY = "neuroloom.ckpt", "neuroloom.json"
 """Names of our own files in the package."""
 
-TEST_STEPS = 2
-"""Steps by which the test input is larger than the smallest."""
+TEST_EXTENT = 8
+"""Voxels, at least, by which the test input is larger than the smallest."""
 
 
 def export_package(weights: Weights, card: Card, text: str, to: Path) -> None:
@@ -60,7 +61,7 @@ def export_package(weights: Weights, card: Card, text: str, to: Path) -> None:
     loaded = load_checkpoint(weights.path)
     module = fuse(loaded)
     sizes = extents(loaded.lsd.metadata.network if loaded.lsd else None, loaded.metadata.network)
-    raw = example([smallest + TEST_STEPS * step for smallest, step in zip(sizes.smallest, sizes.step, strict=True)])
+    raw = example([s + math.ceil(TEST_EXTENT / n) * n for s, n in zip(sizes.smallest, sizes.step, strict=True)])
     with tempfile.TemporaryDirectory(prefix="neuroloom-export-") as name:
         folder = Path(name)
         with torch.inference_mode(), warnings.catch_warnings():
