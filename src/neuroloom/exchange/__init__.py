@@ -1,0 +1,1 @@
+"""Exchange: what goes out of neuroloom, to other formats and other programs."""
