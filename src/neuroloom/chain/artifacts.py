@@ -34,7 +34,7 @@ from neuroloom.segmentation.lookup import lookup_table
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
 from neuroloom.training.job import TrainingJob, TrainingVolume
-from neuroloom.training.loop import train
+from neuroloom.training.launch import train_on_devices
 from neuroloom.training.truth import is_one_of
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import volume_fingerprint
@@ -198,7 +198,7 @@ class Chain:
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
         scorer = self._scorer() if job.score_every else None
-        train(job, folder, lsd.checkpoint if lsd else None, progress, start.path if start else None, scorer)
+        train_on_devices(job, folder, lsd.checkpoint if lsd else None, progress, start.path if start else None, scorer)
 
     def scored_in_training(self, setup: str) -> bool:
         """Whether the best checkpoint of a setup is the one of lowest VOI on the validation volumes."""

@@ -20,11 +20,13 @@ def choose_device(wanted: str = "auto") -> torch.device:
     """The device to compute on.
 
     Args:
-        wanted: "auto" takes a GPU where there is one, else what torch calls the device: "cpu", "cuda:1".
+        wanted: "auto" takes a GPU where there is one, else what torch calls the device: "cpu", "cuda:1"; of several,
+            separated by commas, the first.
 
     Raises:
         UserError: There is no such device.
     """
+    wanted = wanted.split(",")[0].strip()  # of several devices, which only training uses, the first
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
