@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -135,8 +135,8 @@ def train_ours(job: TrainingJob, folder: Path) -> tuple[float, float]:
     waited, done = [], []
     ahead = BatchMaker.ahead
 
-    def timed(maker: BatchMaker, begin: int, end: int) -> Iterator[Any]:
-        batches = ahead(maker, begin, end)
+    def timed(maker: BatchMaker, numbers: Iterable[int]) -> Iterator[Any]:
+        batches = ahead(maker, numbers)
         while True:
             start = time.perf_counter()
             try:

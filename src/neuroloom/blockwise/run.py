@@ -24,7 +24,7 @@ import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.stage import Stage
-from neuroloom.blockwise.tracking import mend_tracking
+from neuroloom.blockwise.tracking import check_room, mend_tracking
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
@@ -110,6 +110,8 @@ def _pass_on_sigterm(reader: int) -> None:
 def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
     tracking = stage.folder / "blocks"
     mend_tracking(tracking)
+    with explain_os_errors(stage.folder):
+        check_room(stage.folder)
     context = Coordinate(stage.context)
     block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
     task = daisy.v2.Task(

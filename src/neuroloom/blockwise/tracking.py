@@ -1,8 +1,10 @@
-"""Mending daisy's done-bytes after a master that was killed while writing them.
+"""Care for daisy's done-bytes: room for them, and mending them after a master that was killed while writing.
 
 daisy keeps a zarr array with one byte per block, and writes its files in place. Killed in the middle of that, it leaves
 a file that cannot be read, and no later run would start. A block that runs twice is harmless, so what cannot be read is
 deleted and counts as not done.
+
+It writes through mapped memory, where a full disk is no error but the end of the process: room is looked for before.
 """
 
 from __future__ import annotations
@@ -13,6 +15,26 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+
+ROOM = 2**20
+"""Bytes that must be free before a run begins: a byte per block, and logs."""
+
+
+def check_room(folder: Path) -> None:
+    """Refuse a disk that is all but full.
+
+    Args:
+        folder: Where a stage's results lie.
+
+    Raises:
+        OSError: There is less room than `ROOM`.
+    """
+    probe = folder / "room.partial"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(ROOM))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def mend_tracking(folder: Path) -> None:

@@ -162,12 +162,13 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
             self.network = UNet(job.geometry)
-        # every output begins at one half: a random head drives the first steps so far that ReLUs may die for good
-        torch.nn.init.zeros_(self.network.head.weight)
         if self.start is not None:
             start_from(self.network, job, self.start)
         elif self.lsd is not None and job.begins_with(self.lsd.metadata.network):
             self.network.begin_with(self.lsd.network)
+            # every output begins at one half: a random head on large features drives the first steps so far that ReLUs
+            # may die for good
+            torch.nn.init.zeros_(self.network.head.weight)
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         self.network.recompute = job.recompute
