@@ -28,7 +28,7 @@ CHECKED = 200
 
 OURS_AT_MOST = 1e-4
 """Largest error of ours against the definition."""
-PEER_AT_MOST = {"mean offset": 2e-3, "variance": 2e-2, "Pearson": 5e-2, "size": 1e-4}
+PEER_AT_MOST = {"mean offset": 1e-4, "variance": 1e-3, "Pearson": 5e-3, "size": 1e-5}
 """Largest difference between the two where nothing cancels: the peer's variances are differences of squares of
 coordinates of a thousand nm, in single precision."""
 LEAST_VARIANCE, LEAST_SIZE = 0.04, 0.01
