@@ -125,14 +125,13 @@ class TestLearning:
         lsd = train(job, tmp_path / "lsd")
         full = train(job.model_copy(update={"setup": setup}), tmp_path / "fp32", lsd)
         half = train(job.model_copy(update={"setup": setup, "precision": "bf16"}), tmp_path / "bf16", lsd)
-        # every network begins with the same output, one half
         (_, loss), (_, expected) = curve(tmp_path / "bf16"), curve(tmp_path / "fp32")
         assert loss != expected
         assert loss == pytest.approx(expected, rel=0.02)
         weights = load_checkpoint(half).network.state_dict()
         for name, value in load_checkpoint(full).network.state_dict().items():
             assert weights[name].dtype == torch.float32
-            torch.testing.assert_close(weights[name], value, atol=3e-3, rtol=0.0)
+            torch.testing.assert_close(weights[name], value, atol=5e-3, rtol=0.0)
 
     def test_everything_is_written(self, make_job: MakeJob, tmp_path: Path) -> None:
         job = make_job(snapshot_every=4, batch_size=2)
@@ -176,7 +175,6 @@ class TestLearning:
         with torch.random.fork_rng():
             torch.manual_seed(job.seed)
             initial = loop.UNet(job.geometry).state_dict()
-        initial["head.weight"].zero_()
         train(job, tmp_path / "run", report=follow)
         weights = state(tmp_path / "run")["network"]
         for name, value in load_checkpoint(tmp_path / "run" / "last.ckpt").network.state_dict().items():
