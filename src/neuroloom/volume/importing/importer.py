@@ -18,6 +18,7 @@ import contextlib
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -145,7 +146,7 @@ def import_volume(
                 _write_parts(partial, parts, shape, size, origin, progress)
                 _publish(partial, out, [part.dataset for part in parts])
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
     with contextlib.suppress(OSError):
         room.rmdir()
     return Imported(out, {p.dataset: str(p.dtype) for p in parts}, shape, size, origin, tuple(notes))
@@ -329,6 +330,15 @@ def _place(
         )
     z, y, x = begin
     return z, y, x
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder. After a full disk, zarr's threads may still be writing other chunks into it for a moment."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _write_parts(
