@@ -26,14 +26,15 @@ SAMPLE: dict[str, Any] = {
         "sigma_nm": 80.0,
         "crop": [64, 64, 64],
         "learning_rate": 0.002,
-        "lsd": {"iterations": 100},
-        "affinities": {"iterations": 240},
+        "lsd": {"iterations": 120},
+        "affinities": {"iterations": 320},
         "validate_every": 30,
         "score_every": 80,
         "snapshot_every": 50,
         "checkpoint_every": 20,
     },
-    "fragments": {"threshold": 0.6},
+    "fragments": {"threshold": 0.7},
+    "agglomeration": {"merge_function": "hist_quant_50"},
 }
 """Small enough for ten minutes on two cores."""
 
