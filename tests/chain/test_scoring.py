@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from neuroloom.agglomeration.forest import spanning_forest
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.chain import Chain, open_project, scoring
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume
+from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_thresholds
 from neuroloom.fragments.labels import unique
 from neuroloom.fragments.watershed import fragments
@@ -35,7 +35,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 def scored(chain: Chain) -> ScoredVolume:
     volume = chain.validation_volumes[0]
-    return ScoredVolume(chain.raw(volume), partial(chain.truth, volume))
+    return ScoredVolume(chain.raw(volume), chain.truth(volume))
 
 
 def test_scores_are_those_of_the_chain(predicted: Chain) -> None:
@@ -72,6 +72,18 @@ def test_the_middle_of_a_large_volume_is_scored(predicted: Chain, monkeypatch: p
     # blocks that do not begin at the volume's begin: a network of factor 2 sees them at another phase in y only
     difference = middle.affinities(predictor).astype(int) - whole.affinities(predictor)[:, *window]
     assert np.abs(difference).mean() < 8
+
+
+def test_the_piece_lies_where_labels_are(predicted: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = predicted.raw(predicted.volumes[0])
+    truth = np.zeros((30, 40, 44), dtype=np.uint64)
+    monkeypatch.setattr(scoring, "LARGEST", 12)
+    with pytest.raises(UserError, match=r"val\.zarr, which training scores, holds no labelled voxel.*score_every"):
+        ScoredVolume(raw, truth)
+    truth[2:6, 30:40, 20:24] = 5
+    piece = ScoredVolume(raw, truth)
+    assert (piece.begin, piece.shape) == ((0, 28, 16), (12, 12, 12))
+    assert np.count_nonzero(piece.truth) == np.count_nonzero(truth)
 
 
 def test_the_checkpoint_of_lowest_voi_is_kept(predicted: Chain) -> None:

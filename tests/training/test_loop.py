@@ -377,6 +377,42 @@ class TestBadBatches:
         train(job, tmp_path / "without")
         assert_same(state(tmp_path / "run")["network"], state(tmp_path / "without")["network"])
 
+    def test_the_last_batch_may_be_the_bad_one(
+        self, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = loop.BatchMaker.make
+
+        def poisoned(maker: Any, number: int) -> Any:
+            batch = whole(maker, number)
+            return replace(batch, raw=batch.raw * math.nan) if number == 5 else batch
+
+        monkeypatch.setattr(loop.BatchMaker, "make", poisoned)
+        train(make_job(), tmp_path / "run")
+        done = json.loads((tmp_path / "run" / "done.json").read_text())
+        assert (done["steps"], done["skipped_batches"], done["stopped_early"]) == (6, [5], False)
+
+    def test_a_plateau_halves_the_rate_for_good(
+        self, make_job: MakeJob, make_volume: MakeVolume, tmp_path: Path
+    ) -> None:
+        volume = make_volume()
+        job = make_job(
+            setup="affs", iterations=7, volumes=(volume,), validation=(volume,), score_every=1, schedule="plateau"
+        )
+        values = iter([1.0, 2.0, 2.0, 2.0, 0.5, 0.6, 0.7])
+        rates: list[float] = []
+
+        def scorer(checkpoint: Path) -> Score:
+            return Score(voi=next(values), voi_eroded=None, threshold=0.3)
+
+        def follow(done: int, total: int, words: str) -> None:
+            if words.startswith("loss") and (tmp_path / "run" / "state.pt").exists():
+                rates.append(state(tmp_path / "run")["optimiser"]["param_groups"][0]["lr"])
+
+        train(job.model_copy(update={"checkpoint_every": 1}), tmp_path / "run", report=follow, scorer=scorer)
+        rates.append(state(tmp_path / "run")["optimiser"]["param_groups"][0]["lr"])
+        # halved after the third score without a better one, and it stays so after a better one
+        assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 5e-4])
+
 
 class TestPrecisionAndMemory:
     @pytest.mark.parametrize("change", [{"at_once": 1}, {"at_once": 2}, {"recompute": True}])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -205,7 +205,7 @@ class Chain:
         return bool(self.validation_volumes) and SETUPS[setup].gives_affinities
 
     def _scorer(self) -> ChainScorer:
-        volumes = [ScoredVolume(self.raw(v), partial(self.truth, v)) for v in self.validation_volumes]
+        volumes = [ScoredVolume(self.raw(v), self.truth(v)) for v in self.validation_volumes]
         z, y, x = self.parameters.voxel_size
         resources = self.parameters.resources
         return ChainScorer(volumes, resources.device, resources.precision, by_section=z >= 2 * max(y, x))

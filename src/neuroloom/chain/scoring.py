@@ -1,4 +1,4 @@
-"""Scoring a network while it trains: the whole chain on the middle of every validation volume, in memory.
+"""Scoring a network while it trains: the whole chain on a piece of every validation volume, in memory.
 
     checkpoint -> affinities -> fragments -> merge scores -> forest -> every threshold's VOI -> the lowest
 
@@ -8,9 +8,7 @@ that is changed later must not change which network was the best, or it would ha
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from neuroloom.agglomeration.forest import spanning_forest
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.blockwise import Source
+from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_tables, fragment_tables
 from neuroloom.fragments.labels import unique
 from neuroloom.fragments.watershed import fragments
@@ -32,26 +31,33 @@ LARGEST = 256
 
 
 class ScoredVolume:
-    """The middle of a validation volume.
+    """A piece of a validation volume: around the middle of what is labelled.
 
     Args:
         raw: Its image.
-        truth: Gives the truth of the whole volume, `(z, y, x) uint64`, 0 where it does not count.
+        truth: The truth of the whole volume, `(z, y, x) uint64`, 0 where it does not count.
+
+    Attributes:
+        begin: First voxel of the piece.
+        shape: Its extent in voxels.
+        truth: Its truth, `(z, y, x) uint64`.
+
+    Raises:
+        UserError: Nothing in the piece is labelled.
     """
 
-    def __init__(self, raw: Source, truth: Any) -> None:
+    def __init__(self, raw: Source, truth: NDArray[np.uint64]) -> None:
         self.raw = raw
-        self._truth = truth
-        shape = raw.open().shape
-        self.shape = scored_shape(shape)
-        z, y, x = ((size - n) // 2 for size, n in zip(shape, self.shape, strict=True))
+        self.shape = scored_shape((truth.shape[0], truth.shape[1], truth.shape[2]))
+        z, y, x = (_begin(truth, axis, extent) for axis, extent in enumerate(self.shape))
         self.begin: Triple = (z, y, x)
-
-    @cached_property
-    def truth(self) -> NDArray[np.uint64]:
-        """The truth of this piece."""
         window = tuple(slice(b, b + n) for b, n in zip(self.begin, self.shape, strict=True))
-        return np.ascontiguousarray(self._truth()[window])
+        self.truth = np.ascontiguousarray(truth[window])
+        if not self.truth.any():
+            raise UserError(
+                f"The middle of {raw.path}, which training scores, holds no labelled voxel. Cut out the labelled part "
+                "as a volume of its own, or set `training.score_every` to 0."
+            )
 
     def affinities(self, predictor: Predictor) -> NDArray[np.uint8]:
         """Predict the piece, `(3, z, y, x)`: its nearest neighbours only."""
@@ -73,6 +79,14 @@ def scored_shape(shape: Triple) -> Triple:
     """Extent of the piece of a volume that is scored, in voxels."""
     z, y, x = (min(LARGEST, size) for size in shape)
     return z, y, x
+
+
+def _begin(truth: NDArray[np.uint64], axis: int, extent: int) -> int:
+    """Where along an axis a piece begins whose middle is that of the labelled voxels."""
+    labelled = np.flatnonzero(truth.any(axis=tuple(other for other in range(3) if other != axis)))
+    size = truth.shape[axis]
+    middle = int(labelled[0] + labelled[-1] + 1) // 2 if len(labelled) else size // 2
+    return min(max(0, middle - extent // 2), size - extent)
 
 
 class ChainScorer:

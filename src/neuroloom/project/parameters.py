@@ -170,8 +170,9 @@ class Training(Section):
     score_every: int = Field(
         500,
         ge=0,
-        description="iterations between scores of the whole chain on the validation volumes (middle, up to 256 voxels "
-        "each way): the checkpoint of lowest VOI is kept; 0: that of the lowest loss",
+        description="iterations between scores of the whole chain on a piece of each validation volume (up to 256 "
+        "voxels each way, around the middle of what is labelled): the checkpoint of lowest VOI is kept; 0: that of the "
+        "lowest loss",
     )
     snapshot_every: Positive = Field(500, description="iterations between pictures to look at")
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")

@@ -37,7 +37,7 @@ from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, check_voxel_size
 from neuroloom.training.group import Group
 from neuroloom.training.job import TrainingJob, checkpoint_paths
-from neuroloom.training.schedule import learning_rate
+from neuroloom.training.schedule import PLATEAU, learning_rate
 from neuroloom.training.size import check_memory
 from neuroloom.training.snapshots import write_snapshot
 from neuroloom.training.start import start_from
@@ -178,7 +178,7 @@ class _Trainer:
         # without a scale, fp16 loses small gradients
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.step, self.seconds, self.waited = 0, 0.0, 0.0
-        self.best, self.worse = math.inf, 0
+        self.best, self.worse, self.plateaus = math.inf, 0, 0
         self.skipped: list[int] = []
         self.curve: list[dict[str, Any]] = []
 
@@ -234,24 +234,22 @@ class _Trainer:
         if self._is_over():
             return True
         for number, parts in self._steps():
-            loss, culprits = self._step(parts, number)
-            if culprits:
-                self._go_back(number, loss, culprits)
-                return False
+            left_out = number in self.skipped
+            if not left_out:
+                loss, culprits = self._step(parts, number)
+                if culprits:
+                    self._go_back(number, loss, culprits)
+                    return False
             self.step = number + 1
             self.seconds = seconds_before + time.monotonic() - started
-            self.curve.append({"step": self.step, "loss": loss, "seconds": round(self.seconds, 2)})
-            if board is not None:
-                board.add_scalar("loss/training", loss, self.step)
-            idle = self.waited / self.seconds
-            words = f"loss {self._smooth_loss():.4f}" + (f", waited {idle:.0%}" if idle >= 0.01 else "")
-            self.report(self.step, self.job.iterations, words)
+            if not left_out:
+                self._tell(loss, board)
             at_end = self.step == self.job.iterations
             self._judge(at_end, board)
-            if self.group.first and (self._due(self.job.snapshot_every) or at_end):
+            if self.group.first and not left_out and (self._due(self.job.snapshot_every) or at_end):
                 self._snapshot(parts[0])
             asked = self.group.add([float(stop.is_set())], self.device)[0] > 0
-            if self._due(self.job.checkpoint_every) or self._is_over() or asked:
+            if (self._due(self.job.checkpoint_every) and not left_out) or self._is_over() or asked:
                 self._save_state()
             if self._is_over():
                 return True
@@ -262,15 +260,25 @@ class _Trainer:
                 )
         raise AssertionError("the last step is over")
 
+    def _tell(self, loss: float, board: Any) -> None:
+        """Write down and report the loss of the step that was just made."""
+        self.curve.append({"step": self.step, "loss": loss, "seconds": round(self.seconds, 2)})
+        if board is not None:
+            board.add_scalar("loss/training", loss, self.step)
+        idle = self.waited / self.seconds
+        words = f"loss {self._smooth_loss():.4f}" + (f", waited {idle:.0%}" if idle >= 0.01 else "")
+        self.report(self.step, self.job.iterations, words)
+
     def _steps(self) -> Iterator[tuple[int, list[Batch]]]:
-        """This process's parts of every step that is left, prepared ahead."""
+        """This process's parts of every step that is left, prepared ahead; none of a step that is left out."""
         per_step = self.job.parts
         own = self.group.own(per_step)
-        steps = [n for n in range(self.step, self.job.iterations) if n not in self.skipped]
-        ahead = self.batches.ahead(n * per_step + part for n in steps for part in own)
+        steps = range(self.step, self.job.iterations)
+        kept = (n for n in steps if n not in self.skipped)
+        ahead = self.batches.ahead(n * per_step + part for n in kept for part in own)
         for number in steps:
             before = time.monotonic()
-            parts = [next(ahead)[1] for _ in own]
+            parts = [] if number in self.skipped else [next(ahead)[1] for _ in own]
             self.waited += time.monotonic() - before
             yield number, parts
 
@@ -299,6 +307,8 @@ class _Trainer:
 
     def _keep_if_best(self, value: float) -> None:
         self.worse = 0 if value < self.best else self.worse + 1
+        if self.worse > 0 and self.worse % PLATEAU == 0:
+            self.plateaus += 1
         if value < self.best:
             self.best = value
             if self.group.first:
@@ -315,7 +325,7 @@ class _Trainer:
     def _step(self, parts: list[Batch], number: int) -> tuple[float, list[str]]:
         """Change the weights; the loss, and where the crops lie that made it no number (then nothing has changed)."""
         job = self.job
-        rate = learning_rate(number, job.iterations, job.learning_rate, job.schedule, self.worse)
+        rate = learning_rate(number, job.iterations, job.learning_rate, job.schedule, self.plateaus)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -449,6 +459,7 @@ class _Trainer:
                 "waited": self.waited,
                 "best": self.best,
                 "worse": self.worse,
+                "plateaus": self.plateaus,
                 "skipped": self.skipped,
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
@@ -469,6 +480,7 @@ class _Trainer:
             self.scaler.load_state_dict(state["scaler"])
             self.step, self.seconds, self.waited = int(state["step"]), float(state["seconds"]), float(state["waited"])
             self.best, self.worse = float(state["best"]), int(state["worse"])
+            self.plateaus = int(state["plateaus"])
             self.skipped, self.curve = [int(n) for n in state["skipped"]], curve
 
         load_state(self.folder, self.device, take)

@@ -17,7 +17,7 @@ PLATEAU = 3
 """Scores without a better one after which the learning rate halves."""
 
 
-def learning_rate(step: int, steps: int, highest: float, schedule: str = "cosine", worse: int = 0) -> float:
+def learning_rate(step: int, steps: int, highest: float, schedule: str = "cosine", plateaus: int = 0) -> float:
     """The learning rate of a step.
 
     Args:
@@ -25,12 +25,12 @@ def learning_rate(step: int, steps: int, highest: float, schedule: str = "cosine
         steps: In all.
         highest: Learning rate after the warm-up.
         schedule: "cosine" or "plateau".
-        worse: Scores in all that made a plateau: the rate halves after every `PLATEAU` of them.
+        plateaus: How often `PLATEAU` scores in a row brought nothing better.
     """
     warm_up = min(WARM_UP, max(1, steps // 10))
     if step < warm_up:
         return highest * (step + 1) / warm_up
     if schedule == "plateau":
-        return highest * 0.5 ** (worse // PLATEAU)
+        return highest * 0.5**plateaus
     progress = (step - warm_up) / max(1, steps - warm_up)
     return highest * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
