@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 
 from neuroloom.chain import Chain, all_steps, open_project
 from neuroloom.chain.report import collect
-from neuroloom.cli import main
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.models import registry
@@ -24,20 +22,6 @@ from small_project import VALUES, make_project
 
 Call = Callable[..., tuple[int, str, str]]
 QUICK = {"lsd": {"iterations": 1}, "affinities": {"iterations": 1}, "learning_rate": 1e-12}
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: exit code, what it prints, and what it says on standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuroloom", *(str(argument) for argument in arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,26 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from neuroloom.chain import Chain, all_steps, open_project
-from neuroloom.cli import main
 from neuroloom.volume import create_volume, open_volume
 from small_project import VALUES, make_project
 
-Call = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: exit code, and what it says on standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["neuroloom", *(str(argument) for argument in arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().err
-
-    return run
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +96,7 @@ def missing_volume(project: Path) -> None:
 )
 def test_bad_volumes(project: Path, call: Call, spoil: Callable[[Path], None], said: str) -> None:
     spoil(project)
-    code, error = call("run", "--project", project)
+    code, _, error = call("run", "--project", project)
     assert code == 2, error
     assert said in error
     assert "Traceback" not in error
@@ -138,11 +126,11 @@ def test_damaged_checkpoint(trained: Path, call: Call) -> None:
     whole = checkpoint.read_bytes()
     try:
         checkpoint.write_bytes(whole[: len(whole) // 2])
-        code, error = call("predict", "--project", trained)
+        code, _, error = call("predict", "--project", trained)
         assert code == 2
         assert "damaged or was replaced" in error
         checkpoint.unlink()
-        code, error = call("predict", "--project", trained)
+        code, _, error = call("predict", "--project", trained)
         assert code == 2
         assert str(checkpoint) in error
     finally:
@@ -157,7 +145,7 @@ def test_damaged_descriptor_checkpoint(trained: Path, tmp_path: Path, call: Call
     shutil.move(acrlsd, aside)
     try:
         checkpoint.write_bytes(whole[:1000])
-        code, error = call("train", "acrlsd", "--project", project)
+        code, _, error = call("train", "acrlsd", "--project", project)
         assert code == 2
         assert str(checkpoint) in error
     finally:
@@ -175,7 +163,7 @@ def test_another_run_writes_the_same_output(trained: Path, call: Call) -> None:
         stage.folder.mkdir(parents=True, exist_ok=True)
         owner = {"host": os.uname().nodename, "pid": other.pid, "started": "now"}
         (stage.folder / "lock").write_text(json.dumps(owner))
-        code, error = call("predict", "--project", trained)
+        code, _, error = call("predict", "--project", trained)
         assert code == 2
         assert f"process {other.pid}" in error
     finally:
@@ -195,7 +183,7 @@ def test_full_and_read_only_disks(trained: Path, call: Call, options: str, said:
     if mounted.returncode != 0:
         pytest.skip(f"no mounts here: {mounted.stderr.strip()}")
     try:
-        code, error = call("predict", "--project", trained)
+        code, _, error = call("predict", "--project", trained)
         assert code == 2, error
         assert said in error
         assert not list(results.rglob("done.json"))
@@ -209,7 +197,7 @@ def test_a_truncated_chunk_of_raw_is_named_while_predicting(trained: Path, call:
     whole, times = chunk.read_bytes(), chunk.stat()
     try:
         chunk.write_bytes(whole[: len(whole) // 2])
-        code, error = call("run", "--project", trained)
+        code, _, error = call("run", "--project", trained)
         assert code == 2
         assert "truncated or damaged" in error
     finally:
@@ -220,22 +208,56 @@ def test_a_truncated_chunk_of_raw_is_named_while_predicting(trained: Path, call:
 def test_a_crop_that_the_network_cannot_give(project: Path, call: Call) -> None:
     file = project / "neuroloom.toml"
     file.write_text(file.read_text().replace("crop = [16, 16, 16]", "crop = [16, 17, 16]"))
-    code, error = call("run", "--project", project, "--dry-run")
+    code, _, error = call("run", "--project", project, "--dry-run")
     assert code == 2
     assert "`training.crop` is [16, 17, 16]" in error
     assert "[16, 18, 16]" in error
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("sigma_nm = 40.0", "sigma_nm = 5000", r"line \d+: `training.sigma_nm` is 5000: .*expected 64 or less"),
+        ("[0, 0, -1]]", "[0, 0, -1], [-500, 0, 0]]", r"line \d+: `training.neighborhood` has \[-500, 0, 0\], .* known"),
+        ('device = "cpu"', 'device = "cuda:0,cuda:1"', r"cannot share a step of 1 crop"),
+        ("batch_size = 1", "batch_size = 4\nat_once = 3 #", r"`at_once` is 3; expected a divisor of `batch_size`, 4"),
+    ],
+)
+def test_trainings_that_cannot_be(project: Path, call: Call, old: str, new: str, said: str) -> None:
+    file = project / "neuroloom.toml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    code, _, error = call("train", "lsd", "--project", project)
+    assert code == 2
+    assert re.search(said, error), error
+    assert not (project / "training").exists() or not list((project / "training").glob("*/state.pt"))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="two GPUs are there")
+def test_gpus_that_are_not_there(project: Path, call: Call) -> None:
+    file = project / "neuroloom.toml"
+    text = (
+        file.read_text()
+        .replace('device = "cpu"', 'device = "cuda:0,cuda:1"')
+        .replace("batch_size = 1", "batch_size = 2")
+    )
+    file.write_text(text)
+    code, _, error = call("train", "lsd", "--project", project)
+    assert code == 2
+    assert "is not to be had on this machine" in error
+
+
 def test_a_project_file_that_is_no_text(project: Path, call: Call) -> None:
     (project / "neuroloom.toml").write_bytes(b"\xff\xfe")
-    code, error = call("status", "--project", project)
+    code, _, error = call("status", "--project", project)
     assert code == 2
     assert "no UTF-8 text" in error
 
 
 def test_a_file_where_a_folder_is_needed(tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").write_text("")
-    code, error = call("init", tmp_path / "file" / "project")
+    code, _, error = call("init", tmp_path / "file" / "project")
     assert code == 2
     assert "a file lies where a folder is needed" in error
 
@@ -245,7 +267,7 @@ def test_a_damaged_marker(trained: Path, call: Call) -> None:
     whole = marker.read_text()
     try:
         marker.write_text("{bad")
-        code, error = call("status", "--project", trained)
+        code, _, error = call("status", "--project", trained)
         assert code == 2
         assert f"{marker} is damaged" in error
     finally:
@@ -254,7 +276,7 @@ def test_a_damaged_marker(trained: Path, call: Call) -> None:
 
 def test_the_project_file_is_kept_by_init(project: Path, call: Call) -> None:
     before = (project / "neuroloom.toml").read_text()
-    code, error = call("init", project)
+    code, _, error = call("init", project)
     assert code == 2
     assert "exists already" in error
     assert (project / "neuroloom.toml").read_text() == before

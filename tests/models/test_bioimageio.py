@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroloom.cli import main
 from neuroloom.errors import UserError
 from neuroloom.models import find_weights, registry
 from neuroloom.models.bioimageio.package import CHECKPOINT, IDENTITY, export_package
@@ -21,20 +20,6 @@ from neuroloom.prediction import Predictor
 from small_model import CARD, save_weights, ship
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: exit code, what it prints, and what it says on standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuroloom", *(str(argument) for argument in arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from neuroloom.chain.weights import weights_problems
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS
-from neuroloom.project import Problem, Project, RawVolume, load_project
+from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, load_project
+from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
+from neuroloom.volume.array import Triple
 
 
 def open_project(path: Path) -> Project:
@@ -25,7 +27,7 @@ def open_project(path: Path) -> Project:
     Raises:
         UserError: The file or a volume is wrong; all mistakes are listed with their lines.
     """
-    return load_project(path, volume_problems, setup_problems, network_problems, weights_problems)
+    return load_project(path, volume_problems, setup_problems, network_problems, reach_problems, weights_problems)
 
 
 def setup_problems(project: Project) -> list[Problem]:
@@ -52,11 +54,7 @@ def network_problems(project: Project) -> list[Problem]:
     if possible != crop:
         message = f"`training.crop` is {list(crop)}, which the network cannot give; the next it can: {list(possible)}."
         return [(("training", "crop"), message)]
-    for volume in parameters.volumes.train:
-        try:
-            shape = open_volume(project.locate(volume.path), volume.labels).shape
-        except UserError:
-            continue  # told by `volume_problems`
+    for volume, shape in _training_shapes(project):
         if any(c > s for c, s in zip(crop, shape, strict=True)):
             fitting = fitting_crop(parameters.network, crop, [shape])
             message = (
@@ -65,6 +63,41 @@ def network_problems(project: Project) -> list[Problem]:
             )
             return [(("training", "crop"), message)]
     return []
+
+
+def reach_problems(project: Project) -> list[Problem]:
+    """Descriptors or affinities that reach farther than every volume to train on."""
+    parameters, training = project.parameters, project.parameters.training
+    shapes = [shape for _, shape in _training_shapes(project)]
+    if not shapes or parameters.prediction.model is not None:
+        return []
+    problems: list[Problem] = []
+    largest = max(s * v for shape in shapes for s, v in zip(shape, parameters.voxel_size, strict=True))
+    window = 2 * TRUNCATION * training.sigma_nm
+    if window > largest:
+        message = (
+            f"`training.sigma_nm` is {training.sigma_nm:g}: its window of {window:g} nm is larger than the volumes to "
+            f"train on, {largest:g} nm at most; expected {largest / (2 * TRUNCATION):.0f} or less. The size of a "
+            "neurite is what it should see."
+        )
+        problems.append((("training", "sigma_nm"), message))
+    for offset in training.neighborhood:
+        if all(any(abs(o) >= s for o, s in zip(offset, shape, strict=True)) for shape in shapes):
+            message = (
+                f"`training.neighborhood` has {list(offset)}, which is farther than the volumes to train on reach "
+                f"({', '.join(_times(shape) for shape in shapes)} voxels); no such affinity is ever known."
+            )
+            problems.append((("training", "neighborhood"), message))
+    return problems
+
+
+def _training_shapes(project: Project) -> Iterator[tuple[LabelledVolume, Triple]]:
+    """Volumes to train on with their extents in voxels; those that cannot be opened are told by `volume_problems`."""
+    for volume in project.parameters.volumes.train:
+        try:
+            yield volume, open_volume(project.locate(volume.path), volume.labels).shape
+        except UserError:
+            continue
 
 
 def volume_problems(project: Project) -> list[Problem]:

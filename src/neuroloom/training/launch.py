@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from neuroloom.errors import Interrupted, UserError
+from neuroloom.networks.precision import choose_device
 from neuroloom.training.group import join, leave
 from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.loop import Report, Scorer, train
@@ -67,6 +68,8 @@ def train_on_devices(
             f"{len(names)} devices cannot share a step of {job.batch_size} crop{'s' if job.batch_size != 1 else ''}. "
             f"Set `training.batch_size` to {len(names)} or more, or name fewer devices in `resources.device`."
         )
+    for name in names:
+        choose_device(name)  # told here, not by each process
     # parts small enough for every device to have one
     at_once = next(
         n for n in range(job.crops_at_once, 0, -1) if job.batch_size % n == 0 and job.batch_size // n >= len(names)
