@@ -248,7 +248,8 @@ class UNet(nn.Module):
 
     Attributes:
         recompute: In training, keep the input of each pair of convolutions only and compute them again on the way
-            back: less memory, a third more time, the same gradients.
+            back: the same gradients. A tenth to a fifth less memory in 1.4 times the time (12 maps, growth 3, 140³
+            voxels): the pairs of full resolution, which need most, have to be there one at a time anyway.
     """
 
     def __init__(self, parameters: UNetParameters) -> None:

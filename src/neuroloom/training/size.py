@@ -23,9 +23,6 @@ def memory_needed(job: TrainingJob, lsd: unet.UNetParameters | None, precision: 
     weights = unet.parameter_count(job.geometry)
     _, inner = input_shapes(job, lsd)
     values = unet.feature_values(job.geometry, inner)
-    if job.recompute:
-        # of every level only what leads to the next is kept; one level at a time is made again
-        values //= 2
     # weights, gradients, two moments of Adam and the average; what layers put out is kept for the way back
     return 20 * weights + (4 if precision == "fp32" else 2) * job.crops_at_once * values
 
