@@ -402,7 +402,7 @@ class TestBadBatches:
         rates: list[float] = []
 
         def scorer(checkpoint: Path) -> Score:
-            return Score(voi=next(values), voi_eroded=None, threshold=0.3)
+            return Score(voi=next(values), voi_eroded=None, merge_function="hist_quant_75", threshold=0.3)
 
         def follow(done: int, total: int, words: str) -> None:
             if words.startswith("loss") and (tmp_path / "run" / "state.pt").exists():
@@ -466,7 +466,9 @@ class TestScoring:
         def scorer(checkpoint: Path) -> Score:
             step = load_checkpoint(checkpoint).metadata.iteration
             seen.append(step)
-            return Score(voi={2: 2.0, 4: 1.0, 6: 1.5}[step], voi_eroded=None, threshold=0.3)
+            return Score(
+                voi={2: 2.0, 4: 1.0, 6: 1.5}[step], voi_eroded=None, merge_function="hist_quant_75", threshold=0.3
+            )
 
         best = train(job, tmp_path / "run", scorer=scorer)
         assert seen == [2, 4, 6]

@@ -12,11 +12,11 @@ and exact resume needs no cooperation of data loaders or callbacks.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,20 @@ MOST_SKIPPED = 3
 """Batches that may be left out in a row, without a state saved in between."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Score:
     """What the whole chain makes of a network on the validation volumes.
 
     Attributes:
-        voi: VOI split + merge in bits, at the best of all thresholds; mean over the volumes.
+        voi: VOI split + merge in bits, at the best merge function and threshold; mean over the volumes.
         voi_eroded: The same with the truth eroded by one voxel; None where that leaves nothing.
+        merge_function: The best one.
         threshold: The best merge threshold.
     """
 
     voi: float
     voi_eroded: float | None
+    merge_function: str
     threshold: float
 
 
@@ -298,7 +300,7 @@ class _Trainer:
                 newest = checkpoint_paths(self.folder)[1]
                 self._save_checkpoint(newest)
                 score = self.scorer(newest)
-                entry |= {"voi": score.voi, "voi_eroded": score.voi_eroded, "threshold": score.threshold}
+                entry |= dataclasses.asdict(score)
             entry["voi"] = self.group.tell([entry["voi"]], self.device)[0]
             self.curve.append(entry)
             if board is not None:
