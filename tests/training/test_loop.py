@@ -466,9 +466,8 @@ class TestScoring:
         def scorer(checkpoint: Path) -> Score:
             step = load_checkpoint(checkpoint).metadata.iteration
             seen.append(step)
-            return Score(
-                voi={2: 2.0, 4: 1.0, 6: 1.5}[step], voi_eroded=None, merge_function="hist_quant_75", threshold=0.3
-            )
+            voi = {2: 2.0, 4: 1.0, 6: 1.5}[step]
+            return Score(voi=voi, voi_eroded=None, merge_function="hist_quant_75", threshold=0.3)
 
         best = train(job, tmp_path / "run", scorer=scorer)
         assert seen == [2, 4, 6]

@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 
 from neuroloom.chain.networks import geometry
+from neuroloom.chain.scoring import MERGE_FUNCTIONS
 from neuroloom.networks import unet
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
@@ -57,7 +58,7 @@ def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: 
     every, steps = parameters.training.score_every, parameters.training.affinities.iterations
     if every == 0:
         return 0.0
-    names = ("predict", "fragments", "agglomerate", "evaluate")
+    names = ("predict", "fragments", *["agglomerate"] * len(MERGE_FUNCTIONS), "evaluate")
     once = sum(stage(parameters, name, shape, networks) for name in names for shape in shapes)
     return -(-steps // every) * once
 
