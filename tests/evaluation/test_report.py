@@ -16,10 +16,10 @@ from neuroloom.evaluation.report import (
     Contender,
     ErrorFigure,
     Figure,
-    LossCurve,
     ReportContent,
     Result,
     StageTime,
+    TrainingCurve,
     compare,
     format_duration,
     render_report,
@@ -101,9 +101,11 @@ def content(blobs: tuple[np.ndarray, np.ndarray]) -> ReportContent:
         parameters={"Agglomeration": {"merge function": "hist_quant_75"}},
         configuration="[training]\nlength = 5\n",
         curves=(
-            LossCurve(network="LSD network", kind="training", iterations=(0, 10, 20), losses=(0.3, 0.2, 0.1)),
-            LossCurve(network="LSD network", kind="validation", iterations=(0, 20), losses=(0.3, 0.2)),
-            LossCurve(network="AcrLSD network", kind="training", iterations=(0, 10), losses=(0.3, 0.2)),
+            TrainingCurve(network="LSD network", kind="training", iterations=(0, 10, 20), values=(0.3, 0.2, 0.1)),
+            TrainingCurve(network="LSD network", kind="validation", iterations=(0, 20), values=(0.3, 0.2)),
+            TrainingCurve(network="AcrLSD network", kind="training", iterations=(0, 10), values=(0.3, 0.2)),
+            TrainingCurve(network="AcrLSD network", kind="plain", iterations=(5, 10), values=(2.5, 1.5)),
+            TrainingCurve(network="AcrLSD network", kind="eroded", iterations=(5, 10), values=(2.0, 1.0)),
         ),
         sheets=(Figure(title="Sections", caption="Raw.", png=contact_sheet({"raw": raw}, sections=1, panel=40)),),
         evaluation=evaluation,
@@ -141,7 +143,7 @@ def test_the_whole_page(content: ReportContent) -> None:
     variants = 1 + sum(
         any(getattr(entry, name) for entry in content.evaluation.thresholds) for name in ("eroded_1", "eroded_2")
     )
-    assert len(charts) == 2 + variants
+    assert len(charts) == 3 + variants  # losses of two networks, scores of one
     best = content.evaluation.best
     first = content.errors[0].error
     for text in (
@@ -179,7 +181,7 @@ def test_hostile_names_are_text(content: ReportContent) -> None:
             "versions": {EVIL: EVIL},
             "parameters": {EVIL: {EVIL: EVIL}},
             "configuration": EVIL,
-            "curves": (LossCurve(network=EVIL, kind="training", iterations=(0, 1), losses=(0.1, 0.2)),),
+            "curves": (TrainingCurve(network=EVIL, kind="training", iterations=(0, 1), values=(0.1, 0.2)),),
             "sheets": (Figure(title=EVIL, caption=EVIL, png=content.sheets[0].png),),
             "evaluated_on": EVIL,
             "timings": (StageTime(stage=EVIL, seconds=0, detail=EVIL),),

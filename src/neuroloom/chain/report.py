@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ from neuroloom.evaluation.report import (
     Contender,
     ErrorFigure,
     Figure,
-    LossCurve,
     ReportContent,
     Result,
     StageTime,
+    TrainingCurve,
     write_report,
 )
 from neuroloom.evaluation.thresholds import Evaluation
@@ -127,7 +127,7 @@ def _name(setup: str) -> str:
     return f"{SETUPS[setup].title} ({setup})"
 
 
-def _curves(chain: Chain) -> list[LossCurve]:
+def _curves(chain: Chain) -> list[TrainingCurve]:
     curves = []
     for setup in chain.setups:
         folder = chain.training_folder(setup)
@@ -136,22 +136,21 @@ def _curves(chain: Chain) -> list[LossCurve]:
             continue
         entries = [json.loads(line) for line in file.read_text().splitlines()]
         losses = [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
-        scores = [(entry["step"], entry["validation"]) for entry in entries if "validation" in entry]
         # steps are noisy: show means of about two hundred groups
         size = max(1, len(losses) // 200)
         groups = [losses[i : i + size] for i in range(0, len(losses), size)]
-        smooth = [(group[-1][0], float(np.mean([loss for _, loss in group]))) for group in groups]
-        for kind, points in (("training", smooth), ("validation", scores)):
-            if points:
-                curves.append(
-                    LossCurve(
-                        network=_name(setup),
-                        kind="training" if kind == "training" else "validation",
-                        iterations=tuple(step for step, _ in points),
-                        losses=tuple(loss for _, loss in points),
-                    )
-                )
-    return curves
+        curves.append(_curve(setup, "training", [(g[-1][0], float(np.mean([loss for _, loss in g]))) for g in groups]))
+        for kind, key in (("validation", "validation"), ("plain", "voi"), ("eroded", "voi_eroded")):
+            points = [(entry["step"], entry[key]) for entry in entries if entry.get(key) is not None]
+            curves.append(_curve(setup, kind, points))
+    return [curve for curve in curves if curve.iterations]
+
+
+def _curve(
+    setup: str, kind: Literal["training", "validation", "plain", "eroded"], points: list[tuple[int, float]]
+) -> TrainingCurve:
+    steps, values = tuple(step for step, _ in points), tuple(value for _, value in points)
+    return TrainingCurve(network=_name(setup), kind=kind, iterations=steps, values=values)
 
 
 def _snapshots(chain: Chain) -> list[Figure]:

@@ -50,20 +50,20 @@ class Figure(_Content):
     png: Png
 
 
-class LossCurve(_Content):
-    """Training or validation loss of one network.
+class TrainingCurve(_Content):
+    """Loss of one network while it was trained, or VOI of the whole chain with it.
 
     Attributes:
-        network: Curves of one network share a chart.
-        kind: "training" or "validation".
+        network: Losses of one network share a chart, and so do its scores.
+        kind: "training" and "validation" are losses, "plain" and "eroded" VOI in bits (eroded: truth, by one voxel).
         iterations: Rising.
-        losses: As many.
+        values: As many.
     """
 
     network: str
-    kind: Literal["training", "validation"]
+    kind: Literal["training", "validation", "plain", "eroded"]
     iterations: tuple[int, ...]
-    losses: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 class ErrorFigure(_Content):
@@ -137,7 +137,7 @@ class ReportContent(_Content):
         versions: Package or program and its version.
         parameters: For each group ("training", "agglomeration") names and values.
         configuration: The project file as it was.
-        curves: Losses.
+        curves: Losses and scores.
         sheets: Contact sheets.
         evaluation: Scores at every threshold.
         evaluated_on: Name of the volume that was scored.
@@ -156,7 +156,7 @@ class ReportContent(_Content):
     versions: dict[str, str] = Field(default_factory=dict)
     parameters: dict[str, dict[str, str]] = Field(default_factory=dict)
     configuration: str = ""
-    curves: tuple[LossCurve, ...] = ()
+    curves: tuple[TrainingCurve, ...] = ()
     sheets: tuple[Figure, ...] = ()
     evaluation: Evaluation | None = None
     evaluated_on: str = ""
@@ -187,7 +187,7 @@ def render_report(content: ReportContent) -> str:
     template = environment.get_template("report.html.jinja")
     return template.render(
         content=content,
-        loss_charts=_loss_charts(content.curves),
+        training_charts=_training_charts(content.curves),
         voi_charts=[] if content.evaluation is None else _voi_charts(content.evaluation),
         total_seconds=sum(timing.seconds for timing in content.timings),
         longest_seconds=max((timing.seconds for timing in content.timings), default=0.0),
@@ -246,25 +246,30 @@ def _data_uri(png: bytes) -> Markup:
     return Markup("data:image/png;base64,") + Markup(base64.b64encode(png).decode())
 
 
-def _loss_charts(curves: Sequence[LossCurve]) -> list[tuple[str, Markup]]:
-    """One chart for each network, in the order they come."""
+def _training_charts(curves: Sequence[TrainingCurve]) -> list[tuple[str, Markup]]:
+    """Each network's losses, and its scores where there are any, in the order they come."""
     charts = []
     for network in dict.fromkeys(curve.network for curve in curves):
-        series = [
-            Series(
-                name=curve.kind,
-                x=curve.iterations,
-                y=curve.losses,
-                color=0 if curve.kind == "training" else 1,
-                points=curve.kind == "validation" and len(curve.iterations) <= 60,
-            )
-            for curve in curves
-            if curve.network == network
-        ]
-        chart = line_chart(
-            series, title=f"Loss of {network}", x_label="iteration", y_label="balanced loss", logarithmic=True
-        )
-        charts.append((network, chart))
+        for kinds, what, unit in (
+            (("training", "validation"), "loss", "balanced loss"),
+            (("plain", "eroded"), "VOI of the whole chain", "bits"),
+        ):
+            series = [
+                Series(
+                    name=curve.kind,
+                    x=curve.iterations,
+                    y=curve.values,
+                    color=kinds.index(curve.kind),
+                    points=curve.kind != "training" and len(curve.iterations) <= 60,
+                )
+                for curve in curves
+                if curve.network == network and curve.kind in kinds
+            ]
+            if series:
+                name = f"{network}: {what}"
+                logarithmic = what == "loss"
+                chart = line_chart(series, title=name, x_label="iteration", y_label=unit, logarithmic=logarithmic)
+                charts.append((name, chart))
     return charts
 
 
