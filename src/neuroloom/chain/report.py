@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from neuroloom.evaluation.pictures import error_picture
 from neuroloom.evaluation.positions import find_errors
 from neuroloom.evaluation.report import (
     Contender,
+    CurveKind,
     ErrorFigure,
     Figure,
     ReportContent,
@@ -140,15 +141,14 @@ def _curves(chain: Chain) -> list[TrainingCurve]:
         size = max(1, len(losses) // 200)
         groups = [losses[i : i + size] for i in range(0, len(losses), size)]
         curves.append(_curve(setup, "training", [(g[-1][0], float(np.mean([loss for _, loss in g]))) for g in groups]))
-        for kind, key in (("validation", "validation"), ("plain", "voi"), ("eroded", "voi_eroded")):
+        others: dict[CurveKind, str] = {"validation": "validation", "plain": "voi", "eroded": "voi_eroded"}
+        for kind, key in others.items():
             points = [(entry["step"], entry[key]) for entry in entries if entry.get(key) is not None]
             curves.append(_curve(setup, kind, points))
     return [curve for curve in curves if curve.iterations]
 
 
-def _curve(
-    setup: str, kind: Literal["training", "validation", "plain", "eroded"], points: list[tuple[int, float]]
-) -> TrainingCurve:
+def _curve(setup: str, kind: CurveKind, points: list[tuple[int, float]]) -> TrainingCurve:
     steps, values = tuple(step for step, _ in points), tuple(value for _, value in points)
     return TrainingCurve(network=_name(setup), kind=kind, iterations=steps, values=values)
 

@@ -50,6 +50,9 @@ class Figure(_Content):
     png: Png
 
 
+CurveKind = Literal["training", "validation", "plain", "eroded"]
+
+
 class TrainingCurve(_Content):
     """Loss of one network while it was trained, or VOI of the whole chain with it.
 
@@ -61,7 +64,7 @@ class TrainingCurve(_Content):
     """
 
     network: str
-    kind: Literal["training", "validation", "plain", "eroded"]
+    kind: CurveKind
     iterations: tuple[int, ...]
     values: tuple[float, ...]
 
