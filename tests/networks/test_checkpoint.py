@@ -51,6 +51,11 @@ def output(network: UNet) -> torch.Tensor:
         return network(torch.rand(1, network.geometry.in_channels, *shape, generator=generator))
 
 
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder; name the checkpoint in it, such as .*best\.ckpt"):
+        load_checkpoint(tmp_path)
+
+
 def test_network_and_metadata_come_back(tmp_path: Path) -> None:
     network = save(tmp_path / "best.ckpt", "lsd")
     loaded = load_checkpoint(tmp_path / "best.ckpt")

@@ -127,6 +127,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: It is missing, damaged, or no checkpoint of ours.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the checkpoint in it, such as {path / 'best.ckpt'}.")
     if not path.is_file():
         raise UserError(f"The checkpoint {path} does not exist. Train first, or name the right file.")
     raw = path.read_bytes()
