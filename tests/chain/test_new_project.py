@@ -71,6 +71,7 @@ def test_a_thin_anisotropic_volume_is_ready_to_train(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "downsampling [[1, 2, 2], [1, 2, 2]]" in result.stdout
     assert "crop [7, 64, 64]" in result.stdout
+    assert "sigma_nm 66 all the same" in result.stdout  # of 400 nm, a sixth
     parameters = open_project(tmp_path / "p").parameters
     assert parameters.network.downsampling == ((1, 2, 2), (1, 2, 2))
     assert parameters.network.kernels == ((1, 3, 3), (1, 3, 3), (3, 3, 3))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from neuroloom.chain.networks import geometry
-from neuroloom.chain.new_project import fitting_crop
+from neuroloom.chain.new_project import fitting_crop, largest_sigma
 from neuroloom.chain.weights import weights_problems
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks import unet
@@ -72,12 +73,11 @@ def reach_problems(project: Project) -> list[Problem]:
     if not shapes or parameters.prediction.model is not None:
         return []
     problems: list[Problem] = []
-    largest = max(s * v for shape in shapes for s, v in zip(shape, parameters.voxel_size, strict=True))
-    window = 2 * TRUNCATION * training.sigma_nm
-    if window > largest:
+    limit = largest_sigma(shapes, parameters.voxel_size)
+    if training.sigma_nm > limit:
         message = (
-            f"`training.sigma_nm` is {training.sigma_nm:g}: its window of {window:g} nm is larger than the volumes to "
-            f"train on, {largest:g} nm at most; expected {largest / (2 * TRUNCATION):.0f} or less. The size of a "
+            f"`training.sigma_nm` is {training.sigma_nm:g}: its window of {2 * TRUNCATION * training.sigma_nm:g} "
+            f"nm is larger than the volumes to train on; expected {math.floor(limit)} or less. The size of a "
             "neurite is what it should see."
         )
         problems.append((("training", "sigma_nm"), message))

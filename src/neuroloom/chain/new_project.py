@@ -2,7 +2,8 @@
 
 voxel size   -> pooling: an axis is pooled where its voxels are not two or more times longer than the shortest
              -> kernels: an axis is left alone (1) where its voxels are that much longer, except at the lowest level
-volumes      -> crop: what the network can give, no larger than the smallest volume to train on
+volumes      -> sigma: from the thickness of the labels, no larger than its window fits into the volumes
+             -> crop: what the network can give, no larger than the smallest volume to train on
 
                                 pooling            kernels
                 8 x 8 x 8 nm    2 2 2   2 2 2      3 3 3   3 3 3   3 3 3
@@ -12,6 +13,7 @@ volumes      -> crop: what the network can give, no larger than the smallest vol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from neuroloom.networks import unet
 from neuroloom.networks.setups import network_parameters
 from neuroloom.project import Network, Training
+from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import DATASETS, Triple
 from neuroloom.volume.checking.advice import describe_volumes
@@ -56,6 +59,9 @@ def propose(
         extents = ()
     wanted = Training().crop
     shapes = [open_volume(path, DATASETS["labels"]).shape for path in train]
+    if shapes and values["training"]["sigma_nm"] > (limit := largest_sigma(shapes, values["voxel_size"])):
+        values["training"]["sigma_nm"] = float(math.floor(limit))
+        values["_why"].append(f"sigma_nm {math.floor(limit)} all the same: its window would not fit into the volumes")
     crop = fitting_crop(Network(downsampling=pooling, kernels=extents), wanted, shapes)
     if crop != wanted:
         values["training"] = {**values.get("training", {}), "crop": list(crop)}
@@ -119,6 +125,17 @@ def fitting_crop(network: Network, wanted: Triple, shapes: Sequence[Triple]) -> 
         for axis, limit in enumerate(limits)
     )
     return z, y, x
+
+
+def largest_sigma(shapes: Sequence[Triple], voxel_size: Sequence[float]) -> float:
+    """The largest σ, in nm, whose window is no longer than the longest side of the volumes.
+
+    Args:
+        shapes: Extents of the volumes to train on, in voxels, z y x.
+        voxel_size: nm, z y x.
+    """
+    longest = max(n * size for shape in shapes for n, size in zip(shape, voxel_size, strict=True))
+    return longest / (2 * TRUNCATION)
 
 
 def _given(parameters: unet.UNetParameters, axis: int, extent: int) -> int:
