@@ -1,6 +1,6 @@
 # make demo   the main job, end to end, on the embedded sample (about 10 minutes on two cores)
 # make demo DATA=FOLDER   the same on real EM: trains on FOLDER/fib25-train.zarr, scores on FOLDER/fib25-val.zarr;
-#                         MINUTES=40 says how long to train, whatever the machine
+#                         MINUTES=60 says how long to train, whatever the machine
 # make test   all tests
 # make env    only the set-up, in .venv
 PYTHON ?= python3

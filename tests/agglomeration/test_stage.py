@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
+from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
@@ -92,6 +93,10 @@ def test_every_touching_pair_belongs_to_one_block_with_its_whole_contact(
     np.testing.assert_array_equal(edges.v, whole.v)
     np.testing.assert_array_equal(edges.contact_area, whole.contact_area)
     np.testing.assert_array_equal(edges.mean_affinity, whole.mean_affinity)
+    outside, expected = stage.graph.read_outside(), outside_faces(fragments.output.open().read())
+    outside = outside.select(np.argsort(outside.id))
+    np.testing.assert_array_equal(outside.id, expected.id)
+    np.testing.assert_array_equal(outside.faces, expected.faces)
 
 
 @pytest.fixture
@@ -132,7 +137,7 @@ def test_bytes_do_not_depend_on_order_or_repetition(tmp_path: Path, fragments: F
         for folder in (tmp_path / "a", tmp_path / "b")
     ]
     assert hashes[0] == hashes[1]
-    assert len(hashes[0]) == first.block_count + 1
+    assert len(hashes[0]) == 2 * first.block_count + 1  # edges and outside of each block; and its count of edges
 
 
 def test_blocks_that_would_share_a_fragment_are_refused(tmp_path: Path, fragments: Fragments) -> None:

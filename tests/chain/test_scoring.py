@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from neuroloom.agglomeration.forest import spanning_forest
+from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.chain import Chain, open_project, scoring
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume
@@ -18,7 +19,7 @@ from neuroloom.fragments.labels import unique
 from neuroloom.fragments.watershed import fragments
 from neuroloom.prediction import Predictor
 from neuroloom.project.parameters import Segmentation
-from neuroloom.segmentation.lookup import lookup_table
+from neuroloom.segmentation import contacts, lookup_tables
 from small_project import make_project, neuroloom
 
 pytestmark = pytest.mark.system
@@ -51,7 +52,8 @@ def test_scores_are_those_of_the_chain(predicted: Chain) -> None:
     for function in ("hist_quant_50", "hist_quant_75", "hist_quant_90"):
         edges = merge_scores(affinities, labels, function)
         forest = spanning_forest(unique(labels), edges.u, edges.v, edges.merge_score)
-        tables = {t: lookup_table(forest, t) for t in Segmentation().thresholds}
+        around = contacts(forest.nodes, edges, outside_faces(labels))
+        tables = lookup_tables(forest, Segmentation().thresholds, around, Segmentation().enclosed)
         best[function] = evaluate_thresholds(labels, predicted.truth(predicted.validation_volumes[0]), tables).best
     function = min(best, key=lambda name: best[name].plain.voi_sum)
     expected = best[function]

@@ -9,7 +9,7 @@ import pytest
 from funlib.geometry import Roi
 
 from neuroloom.errors import UserError
-from neuroloom.graph import Edges, GraphFiles, Nodes
+from neuroloom.graph import Edges, GraphFiles, Nodes, Outside
 
 
 def some_nodes(count: int, seed: int) -> Nodes:
@@ -40,7 +40,12 @@ def some_edges(count: int, seed: int) -> Edges:
     )
 
 
-def equal(a: Nodes | Edges, b: Nodes | Edges) -> bool:
+def some_outside(count: int, seed: int) -> Outside:
+    random = np.random.default_rng(seed)
+    return Outside(random.permutation(count).astype(np.uint64) + np.uint64(1), random.integers(1, 99, count))
+
+
+def equal(a: Nodes | Edges | Outside, b: Nodes | Edges | Outside) -> bool:
     return all(
         getattr(a, name).dtype == getattr(b, name).dtype
         and np.array_equal(getattr(a, name), getattr(b, name), equal_nan=name == "merge_score")
@@ -58,6 +63,11 @@ def test_rows_come_back_by_block_and_sorted(tmp_path: Path) -> None:
         assert equal(found, nodes[block].select(np.argsort(nodes[block].id)))
     for block, found in zip((0, 2, 11), store.edges(), strict=True):
         assert equal(found, edges[block].select(np.lexsort((edges[block].v, edges[block].u))))
+    outside = {b: some_outside(5, b) for b in (2, 0)}
+    for block in (2, 0):
+        store.write_outside(block, outside[block])
+    in_order = [outside[b].select(np.argsort(outside[b].id)) for b in (0, 2)]
+    assert equal(store.read_outside(), Outside.concatenate(in_order))
     assert len(store.read_nodes()) == 21
     assert equal(store.read_edges(), Edges.concatenate(list(store.edges())))
 
@@ -68,9 +78,10 @@ def test_same_rows_in_any_order_are_the_same_bytes(tmp_path: Path) -> None:
         store = GraphFiles(tmp_path)
         store.write_nodes(5, some_nodes(9, 1).select(order))
         store.write_edges(5, some_edges(9, 1).select(order))
+        store.write_outside(5, some_outside(9, 1).select(order))
         contents.append([file.read_bytes() for file in sorted(tmp_path.rglob("*.arrow"))])
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 2
+    assert len(contents[0]) == 3
 
 
 def test_region_holds_centres_from_its_begin_to_before_its_end(tmp_path: Path) -> None:
@@ -85,7 +96,7 @@ def test_region_holds_centres_from_its_begin_to_before_its_end(tmp_path: Path) -
 
 def test_empty_blocks_and_empty_stores(tmp_path: Path) -> None:
     store = GraphFiles(tmp_path)
-    assert len(store.read_nodes()) == len(store.read_edges()) == 0
+    assert len(store.read_nodes()) == len(store.read_edges()) == len(store.read_outside()) == 0
     store.write_nodes(0, some_nodes(0, 0))
     store.write_edges(0, some_edges(0, 0))
     assert [len(nodes) for nodes in store.nodes()] == [0]

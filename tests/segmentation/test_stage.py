@@ -12,11 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from neuroloom.agglomeration import merge_scores
+from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.errors import UserError
 from neuroloom.fragments.stage import Fragments
-from neuroloom.segmentation import load_lookup, relabel
+from neuroloom.segmentation import absorb_enclosed, contacts, load_lookup, relabel
 from neuroloom.segmentation.stage import Segment
 from neuroloom.volume import create_volume
 
@@ -87,6 +89,7 @@ def chain(
     block_shape: Triple,
     run: Callable[[Stage], Any] = in_order,
     threshold: float = 0.3,
+    enclosed: float = 0.0,
 ) -> Segment:
     fragments = Fragments(
         folder=folder / "fragments",
@@ -114,6 +117,7 @@ def chain(
         forest=agglomeration.forest,
         threshold=threshold,
         thresholds=(0.2, 0.6),
+        enclosed=enclosed,
     )
     run(segment)
     return segment
@@ -159,6 +163,17 @@ def test_tables_are_there_for_all_thresholds(tmp_path: Path, affinities: Source)
     assert counts[0] > counts[1] > counts[2]
     np.testing.assert_array_equal(segments, relabel(fragments, load_lookup(stage.folder, 0.3)))
     assert len(np.unique(segments)) == counts[1]
+
+
+def test_what_is_enclosed_is_absorbed_whatever_the_blocks(tmp_path: Path, affinities: Source) -> None:
+    apart = chain(tmp_path / "a", affinities, (24, 36, 40), threshold=0.1)
+    stage = chain(tmp_path / "b", affinities, (24, 36, 40), shuffled_and_twice, threshold=0.1, enclosed=0.6)
+    fragments, before = stage.fragments.open().read(), load_lookup(apart.folder, 0.1)
+    edges = merge_scores(affinities.open().read(), fragments, "mean")
+    expected = absorb_enclosed(before, contacts(before[0], edges, outside_faces(fragments)), 0.6)
+    assert len(np.unique(expected[1])) < len(np.unique(before[1]))
+    np.testing.assert_array_equal(load_lookup(stage.folder, 0.1), expected)
+    np.testing.assert_array_equal(stage.output.open().read(), relabel(fragments, expected))
 
 
 def test_a_table_of_other_fragments_is_refused(tmp_path: Path, affinities: Source) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from funlib.geometry import Roi
 
 from neuroloom.agglomeration.forest import save_forest, spanning_forest
+from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
@@ -38,6 +39,7 @@ class Agglomerate(Stage):
     """
 
     title: ClassVar[str] = "agglomeration"
+    version: ClassVar[int] = 2
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph"})
 
     affinities: Source
@@ -97,6 +99,9 @@ class Agglomerate(Stage):
         edges = merge_scores(affinities, fragments, self.merge_function)
         ours = unique(fragments[(block.write_roi - roi.begin).to_slices()])
         self.graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
+        z, y, x = ((a == 0, b == size) for a, b, size in zip(roi.begin, roi.end, self.shape, strict=True))
+        outside = outside_faces(fragments, (z, y, x))
+        self.graph.write_outside(block.number, outside.select(np.isin(outside.id, ours)))
 
     def finish(self) -> None:
         """Build the merge forest of all blocks.

@@ -30,7 +30,7 @@ from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
 from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
-from neuroloom.segmentation.lookup import lookup_table
+from neuroloom.segmentation import contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
 from neuroloom.training.job import TrainingJob, TrainingVolume
@@ -353,6 +353,7 @@ class Chain:
             fragments=agglomerate.fragments,
             forest=agglomerate.forest,
             threshold=threshold,
+            enclosed=self.parameters.segmentation.enclosed,
         )
         return self._placed(stage, volume, "segmentation")
 
@@ -373,7 +374,8 @@ class Chain:
             "truth": [_fingerprint(path, name) for name in (volume.labels, volume.mask) if name],
             "not_scored": sorted({*volume.zero_ids, *volume.ignore_ids}),
             "thresholds": self.parameters.segmentation.thresholds,
-            "version": 1,
+            "enclosed": self.parameters.segmentation.enclosed,
+            "version": 2,
         }
         return self.project.evaluation_file(volume.name, hash_json(identity))
 
@@ -399,7 +401,9 @@ class Chain:
             fragments = agglomerate.fragments.open().read()
             forest = load_forest(agglomerate.forest_file)
             progress(1, 3, "scoring")
-            tables = {t: lookup_table(forest, t) for t in self.parameters.segmentation.thresholds}
+            settings, graph = self.parameters.segmentation, agglomerate.graph
+            touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
+            tables = lookup_tables(forest, settings.thresholds, touching, settings.enclosed)
             z, y, x = self.parameters.voxel_size
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=z >= 2 * max(y, x))
             progress(2, 3, "writing")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import spanning_forest
+from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
@@ -24,7 +25,7 @@ from neuroloom.fragments.labels import unique
 from neuroloom.fragments.watershed import fragments
 from neuroloom.prediction import Predictor, default_block
 from neuroloom.project.parameters import Fragments, Segmentation
-from neuroloom.segmentation.lookup import lookup_table
+from neuroloom.segmentation import contacts, lookup_tables
 from neuroloom.training.loop import Score
 from neuroloom.volume.array import Triple
 
@@ -131,11 +132,13 @@ class ChainScorer:
         ).astype(np.uint64)
         ids = unique(labels)
         tables = fragment_tables(labels, volume.truth, only_xy=self.by_section)
+        outside = outside_faces(labels)
         result = {}
         for function in MERGE_FUNCTIONS:
             edges = merge_scores(affinities, labels, function)
             forest = spanning_forest(ids, edges.u, edges.v, edges.merge_score)
-            lookups = {t: lookup_table(forest, t) for t in Segmentation().thresholds}
+            touching = contacts(forest.nodes, edges, outside)
+            lookups = lookup_tables(forest, Segmentation().thresholds, touching, Segmentation().enclosed)
             for entry in evaluate_tables(tables, lookups, only_xy=self.by_section).thresholds:
                 eroded = entry.eroded_1.voi_sum if entry.eroded_1 else None
                 result[function, entry.threshold] = entry.plain.voi_sum, eroded

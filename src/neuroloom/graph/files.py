@@ -2,6 +2,7 @@
 
     graph/nodes/000000000042.arrow     id, centre, size, mean affinity, bounding box      sorted by id
     graph/edges/000000000042.arrow     u, v, merge score, contact area, mean affinity     sorted by u, v
+    graph/outside/000000000042.arrow   id, faces to where no fragment is                  sorted by id
 
 Any number of workers write at once without locks, because a block is written by whoever does it, whole or not at
 all; a block done twice gives the same bytes. Readers go through the blocks in their order, so what they see does not
@@ -22,7 +23,7 @@ from pyarrow import ipc
 
 from neuroloom.errors import UserError
 from neuroloom.files import write_atomic
-from neuroloom.graph.tables import Edges, Nodes
+from neuroloom.graph.tables import Edges, Nodes, Outside
 
 _AXES = ("z", "y", "x")
 
@@ -66,6 +67,19 @@ class GraphFiles:
         rows = edges.select(np.lexsort((edges.v, edges.u)))
         names = ("u", "v", "merge_score", "contact_area", "mean_affinity")
         write_table(self._path("edges", block_number), pa.table({name: getattr(rows, name) for name in names}))
+
+    def write_outside(self, block_number: int, outside: Outside) -> None:
+        """Keep which of a block's fragments reach to where no fragment is, replacing what was kept of it before.
+
+        Args:
+            block_number: Of the block that owns them.
+            outside: In any order.
+
+        Raises:
+            UserError: The disk is full or the folder cannot be written.
+        """
+        rows = outside.select(np.argsort(outside.id, kind="stable"))
+        write_table(self._path("outside", block_number), pa.table({"id": rows.id, "faces": rows.faces}))
 
     def nodes(self) -> Iterator[Nodes]:
         """The nodes, block by block in the order of the blocks' numbers.
@@ -148,6 +162,16 @@ class GraphFiles:
             none.astype(np.float32),
         )
         return Edges.concatenate([empty, *self.edges()])
+
+    def read_outside(self) -> Outside:
+        """All fragments that reach to where no fragment is.
+
+        Raises:
+            UserError: A file is damaged.
+        """
+        empty = Outside(np.empty(0, np.uint64), np.empty(0, np.int64))
+        files = (_columns(path) for path in self._paths("outside"))
+        return Outside.concatenate([empty, *(Outside(columns["id"], columns["faces"]) for columns in files)])
 
     def _path(self, kind: str, block_number: int) -> Path:
         return self.folder / kind / f"{block_number:012d}.arrow"

@@ -1,4 +1,4 @@
-"""Nodes and edges as columns: what is kept of every fragment and of every pair of touching fragments."""
+"""Nodes and edges as columns: what is kept of every fragment, of every pair that touches, and of what ends there."""
 
 from __future__ import annotations
 
@@ -65,3 +65,16 @@ class Edges(_Columns):
     merge_score: NDArray[np.float32]
     contact_area: NDArray[np.int64]
     mean_affinity: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outside(_Columns):
+    """Fragments that reach the volume's border or a voxel without fragment, one row each.
+
+    Attributes:
+        id: `(n,)`, fragment ids.
+        faces: `(n,)`, voxel faces towards the volume's outside or voxels without fragment.
+    """
+
+    id: NDArray[np.uint64]
+    faces: NDArray[np.int64]

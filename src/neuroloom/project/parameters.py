@@ -249,8 +249,22 @@ class Segmentation(Section):
     threshold: Fraction | Literal["auto"] = Field(
         "auto", description='"auto": the one of lowest VOI on the validation volumes (below), or a number'
     )
+    enclosed: Fraction = Field(
+        0.8,
+        description="a segment inside the volume (a mitochondrion) joins the one that has this share of its surface; "
+        "0: none does",
+    )
     chosen_threshold: Fraction | None = Field(None, description="written by the evaluation; used by auto")
     chosen_because: str | None = Field(None, description="written by the evaluation")
+
+    @field_validator("enclosed")
+    @classmethod
+    def _belongs_to_one(cls, value: float) -> float:
+        if 0 < value <= 0.5:
+            raise ValueError(
+                "expected 0, or more than 0.5 and up to 1, since half a surface could belong to two segments"
+            )
+        return value
 
     @field_validator("thresholds")
     @classmethod

@@ -1,5 +1,16 @@
 """Threshold -> lookup table -> segmentation."""
 
+from neuroloom.segmentation.enclosed import Contacts, absorb_enclosed, contacts, lookup_tables
 from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, relabel, save_lookup
 
-__all__ = ["load_lookup", "lookup_name", "lookup_table", "relabel", "save_lookup"]
+__all__ = [
+    "Contacts",
+    "absorb_enclosed",
+    "contacts",
+    "load_lookup",
+    "lookup_name",
+    "lookup_table",
+    "lookup_tables",
+    "relabel",
+    "save_lookup",
+]

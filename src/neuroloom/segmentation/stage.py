@@ -1,4 +1,7 @@
-"""The stage merge forest -> lookup tables -> segmentation: cut once per threshold, relabel for the chosen one."""
+"""The stage merge forest -> lookup tables -> segmentation: cut once per threshold, relabel for the chosen one.
+
+The forest lies beside the graph it was made of, from which it is known what touches what.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from numpy.typing import NDArray
 from neuroloom.agglomeration.forest import load_forest
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.fragments.outputs import make_label_volume
-from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, relabel, save_lookup
+from neuroloom.graph import GraphFiles
+from neuroloom.segmentation.enclosed import contacts, lookup_tables
+from neuroloom.segmentation.lookup import load_lookup, lookup_name, relabel, save_lookup
 
 
 class Segment(Stage):
@@ -23,6 +28,7 @@ class Segment(Stage):
         forest: The merge forest, as `Agglomerate.forest` gives it.
         threshold: Of the segmentation; edges with a score up to it are merged.
         thresholds: Further thresholds to write lookup tables for.
+        enclosed: Share of its surface by which another one must enclose a segment to absorb it; 0 absorbs none.
     """
 
     title: ClassVar[str] = "segmentation"
@@ -31,6 +37,7 @@ class Segment(Stage):
     forest: Source
     threshold: float
     thresholds: tuple[float, ...] = ()
+    enclosed: float = 0.0
 
     @property
     def output(self) -> Source:
@@ -45,8 +52,10 @@ class Segment(Stage):
         missing = [threshold for threshold in wanted if not (self.folder / lookup_name(threshold)).exists()]
         if missing:
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
-            for threshold in missing:
-                save_lookup(lookup_table(forest, threshold), self.folder, threshold)
+            graph = GraphFiles(Path(self.forest.path) / "graph")
+            touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
+            for threshold, table in lookup_tables(forest, missing, touching, self.enclosed).items():
+                save_lookup(table, self.folder, threshold)
         make_label_volume(self.output, self, self.fragments.open())
 
     def process(self, block: Block) -> None:

@@ -14,7 +14,7 @@ from neuroloom.project import Augmentation, Network, Unlabelled
 from neuroloom.volume.array import Nanometres, Triple
 from neuroloom.volume.units import are_serial_sections
 
-VERSION = 4
+VERSION = 5
 """Raised when the same job gives other weights than before."""
 
 
