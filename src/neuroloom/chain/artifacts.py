@@ -19,7 +19,7 @@ from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
-from neuroloom.chain.scoring import ChainScorer, ScoredVolume
+from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
 from neuroloom.chain.weights import given_model, given_start, weights_problems
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
@@ -37,7 +37,7 @@ from neuroloom.training.job import TrainingJob, TrainingVolume
 from neuroloom.training.launch import train_on_devices
 from neuroloom.training.truth import is_one_of
 from neuroloom.volume import open_volume
-from neuroloom.volume.array import volume_fingerprint
+from neuroloom.volume.array import Triple, volume_fingerprint
 
 Progress = Callable[[int, int, str], None]
 """Called with units done, units in all, and a few words."""
@@ -137,7 +137,7 @@ class Chain:
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
         if SETUPS[setup].needs_lsd_network and lsd is None:
             return None
-        length = settings.lsd if setup == "lsd" else settings.affinities
+        length = settings.length(setup)
         start = given_start(self.project, setup)
         return TrainingJob(
             setup=setup,
@@ -203,6 +203,11 @@ class Chain:
     def scored_in_training(self, setup: str) -> bool:
         """Whether the best checkpoint of a setup is the one of lowest VOI on the validation volumes."""
         return bool(self.validation_volumes) and SETUPS[setup].gives_affinities
+
+    @property
+    def scored_shapes(self) -> list[Triple]:
+        """Extents in voxels of the pieces that are scored while a network trains."""
+        return [scored_shape(self.raw(volume).open().shape) for volume in self.validation_volumes]
 
     def _scorer(self) -> ChainScorer:
         volumes = [ScoredVolume(self.raw(v), self.truth(v)) for v in self.validation_volumes]

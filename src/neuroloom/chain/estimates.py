@@ -42,7 +42,7 @@ def training(parameters: Parameters, setup: str) -> float:
         parameters: The project.
         setup: A key of `SETUPS`.
     """
-    length = parameters.training.lsd if setup == "lsd" else parameters.training.affinities
+    length = parameters.training.length(setup)
     rate = EFFICIENCY * _rate(parameters, parameters.network.feature_maps)
     return SECONDS_PER_STAGE + length.iterations * step_operations(parameters, setup) / rate
 

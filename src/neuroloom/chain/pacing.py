@@ -12,22 +12,88 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
+from neuroloom.chain.networks import length_key
 from neuroloom.files import write_text
-from neuroloom.project import FILE_NAME
+from neuroloom.networks.precision import Precision
+from neuroloom.project import FILE_NAME, Project, TrainingLength
 from neuroloom.project.template import render
 from neuroloom.training.batches import AHEAD
+from neuroloom.training.job import TrainingJob
 
-TRIAL_STEPS = 8
+TRIAL_STEPS = 10
 """Steps that are timed; before them two in which kernels are compiled and memory is had."""
 
 LSD_SHARE = 0.25
 """Share of the time for the descriptor network; it learns fast, and the affinity network begins with its weights."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A few steps of a training.
+
+    Attributes:
+        job: What was trained, but for its length.
+        seconds: Of one step, the mean.
+        device: Where it was trained.
+        precision: The number format of convolutions.
+    """
+
+    job: TrainingJob
+    seconds: float
+    device: str
+    precision: Precision
+
+
+def try_trainings(project: Project, setups: Sequence[str], report: Progress) -> dict[str, Trial]:
+    """Train a few steps of each setup in a folder of its own, which is removed.
+
+    Args:
+        project: Its settings and volumes count; nothing is written into it.
+        setups: In the order in which they are trained.
+        report: Called with steps done, steps in all, and a few words.
+
+    Returns:
+        By setup.
+
+    Raises:
+        UserError: The project cannot be trained.
+    """
+    steps = 2 + TRIAL_STEPS + AHEAD
+    length = TrainingLength(iterations=steps)
+    volumes = project.parameters.volumes
+    located = tuple(v.model_copy(update={"path": project.locate(v.path)}) for v in volumes.train)
+    # neither where weights come from nor how they are judged changes how long a step takes
+    training = project.parameters.training.model_copy(
+        update={"lsd": length, "affinities": length, "start": None, "snapshot_every": steps, "checkpoint_every": steps}
+    )
+    parameters = project.parameters.model_copy(
+        update={
+            "volumes": volumes.model_copy(update={"train": located, "validate_": ()}),
+            "training": training,
+        }
+    )
+    trials = {}
+    with tempfile.TemporaryDirectory(prefix="neuroloom-pace-") as folder:
+        chain = Chain(Project(Path(folder), parameters))
+        for number, setup in enumerate(setups):
+            chain.train(setup, _part(report, number, len(setups)))
+            job, trained = chain.job(setup), chain.trained(setup)
+            assert job is not None
+            assert trained is not None
+            trials[setup] = Trial(
+                job,
+                seconds_per_step(trained.folder / "curve.jsonl"),
+                trained.summary["device"],
+                trained.summary["precision"],
+            )
+    return trials
 
 
 def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) -> dict[str, Any]:
@@ -45,21 +111,24 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
         UserError: The project cannot be trained.
     """
     training = values["training"]
-    steps = 2 + TRIAL_STEPS + AHEAD
-    length = {"iterations": steps}
-    short = {"lsd": length, "affinities": length, "validate_every": steps, "score_every": 0}
-    trial = {**values, "training": {**training, **short}}
-    pace: list[float] = []
+    some = {"iterations": 1}  # how many is found out here
     with tempfile.TemporaryDirectory(prefix="neuroloom-pace-") as folder:
-        write_text(Path(folder) / FILE_NAME, render(trial))
-        chain = Chain(open_project(Path(folder)))
-        for number, setup in enumerate(chain.setups):
-            chain.train(setup, _part(report, number, len(chain.setups)))
-            pace.append(seconds_per_step((chain.training_folder(setup) or Path()) / "curve.jsonl"))
-    shares = (LSD_SHARE, 1 - LSD_SHARE) if len(pace) == 2 else (1.0,)
-    lengths = [{"iterations": max(1, int(seconds * share / p))} for share, p in zip(shares, pace, strict=True)]
-    names = ("lsd", "affinities")[-len(pace) :]
-    return {**values, "training": {**training, **dict(zip(names, lengths, strict=True))}}
+        wanted = {**values, "training": {**training, "lsd": some, "affinities": some}}
+        write_text(Path(folder) / FILE_NAME, render(wanted))
+        project = open_project(Path(folder))
+    setups = Chain(project).setups
+    trials = try_trainings(project, setups, report)
+    shares = (LSD_SHARE, 1 - LSD_SHARE) if len(setups) == 2 else (1.0,)
+    lengths = {
+        length_key(setup): {"iterations": steps_in(seconds * share, trials[setup])}
+        for setup, share in zip(setups, shares, strict=True)
+    }
+    return {**values, "training": {**training, **lengths}}
+
+
+def steps_in(seconds: float, trial: Trial) -> int:
+    """How many steps fit into a time; one at least."""
+    return max(1, int(seconds / trial.seconds))
 
 
 def seconds_per_step(curve: Path) -> float:

@@ -17,7 +17,6 @@ from neuroloom.blockwise import Stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
-from neuroloom.chain.scoring import scored_shape
 from neuroloom.project import LabelledVolume, RawVolume
 
 State = Literal["done", "begun", "to do"]
@@ -81,7 +80,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
     begun = folder is not None and (folder / "state.pt").exists()
     state: State = "done" if trained else "begun" if begun else "to do"
     job = chain.job(setup)
-    length = chain.parameters.training.lsd if setup == "lsd" else chain.parameters.training.affinities
+    length = chain.parameters.training.length(setup)
     why = f"{length.iterations} steps"
     step, spent = 0, 0.0
     if trained:
@@ -100,8 +99,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
     else:
         seconds = estimates.training(chain.parameters, setup)
         if chain.scored_in_training(setup):
-            pieces = [scored_shape(chain.raw(volume).open().shape) for volume in chain.validation_volumes]
-            seconds += estimates.scoring(chain.parameters, chain.networks, pieces)
+            seconds += estimates.scoring(chain.parameters, chain.networks, chain.scored_shapes)
     return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress))
 
 

@@ -15,6 +15,7 @@ from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
 from neuroloom.cli.models import models_app
 from neuroloom.cli.sample import sample_command
+from neuroloom.cli.train import train_command
 from neuroloom.cli.view import view_command
 
 app = typer.Typer(
@@ -45,7 +46,7 @@ for _name, _command in (
     ("import", import_command),
     ("check", check_command),
     ("crops", crops_command),
-    ("train", run.train_command),
+    ("train", train_command),
     ("predict", run.predict_command),
     ("fragments", run.fragments_command),
     ("agglomerate", run.agglomerate_command),

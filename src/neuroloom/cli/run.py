@@ -11,8 +11,7 @@ import typer
 
 from neuroloom.chain import Chain, Step, all_steps, open_project
 from neuroloom.cli.progress import duration, show_progress
-from neuroloom.errors import UserError, one_of
-from neuroloom.networks.setups import SETUPS
+from neuroloom.errors import UserError
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
@@ -125,35 +124,6 @@ def status_command(project: ProjectOption = Path(), as_json: JsonOption = False)
     else:
         print_plan(chain, steps)
         print_results(chain)
-
-
-def train_command(
-    setup: Annotated[str, typer.Argument(help=f"One of {', '.join(SETUPS)}: what is learned from what.")],
-    project: ProjectOption = Path(),
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="Weights to start from: a model's name or a checkpoint; kept as `training.start`."),
-    ] = None,
-) -> None:
-    """Train one network, or go on with it."""
-    if setup not in SETUPS:
-        raise UserError(f"There is no setup {setup!r}; expected one of {one_of(setup, SETUPS)}")
-    chain = Chain(open_project(project))
-    if start is not None:
-        chain.start_from(setup, start)
-    trained = chain.trained(setup)
-    if trained is None:
-        with show_progress(f"train {setup}") as advance:
-            chain.train(setup, advance)
-        trained = chain.trained(setup)
-    assert trained is not None
-    print(f"Trained {setup}: {trained.checkpoint}")
-    print(f"Pictures of what it sees: {trained.folder / 'snapshots'}")
-    following = {"lsd": f"train {chain.setup}", chain.setup: "predict"}.get(setup)
-    if following is None:
-        print(f'To segment with it, set `setup = "{setup}"` in the section [training] of {chain.project.file}.')
-    else:
-        print(f"Next: neuroloom {following} --project {chain.project.folder}")
 
 
 def predict_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:

@@ -89,6 +89,24 @@ class Project:
         write_text(self.file, tomlkit.dumps(document))
         return load_project(self.folder)
 
+    def set_length(self, key: str, iterations: int, minutes: float) -> Project:
+        """Write into the project file how long a network is trained, keeping comments and order.
+
+        Args:
+            key: "lsd" or "affinities".
+            iterations: Steps.
+            minutes: What they were fitted to.
+
+        Returns:
+            The project with the new values.
+        """
+        document = tomlkit.parse(self.file.read_text())
+        section = document.setdefault("training", tomlkit.table()).setdefault(key, tomlkit.table())
+        section["iterations"] = iterations
+        section["minutes"] = minutes
+        write_text(self.file, tomlkit.dumps(document))
+        return load_project(self.folder)
+
     def choose_threshold(self, threshold: float, because: str) -> Project:
         """Write the evaluation's choice into the project file, keeping comments and order.
 

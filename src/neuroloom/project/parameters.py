@@ -130,6 +130,7 @@ class TrainingLength(Section):
     """How long one of the two networks is trained."""
 
     iterations: Positive = Field(description="training steps")
+    minutes: float | None = Field(None, gt=0, description="written by `train --minutes`: what the steps were to take")
 
 
 class Training(Section):
@@ -177,6 +178,10 @@ class Training(Section):
     snapshot_every: Positive = Field(500, description="iterations between pictures to look at")
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")
     patience: Positive | None = Field(None, description="stop after this many scores without a better one")
+
+    def length(self, setup: str) -> TrainingLength:
+        """How long a setup is trained."""
+        return self.lsd if setup == "lsd" else self.affinities
 
     @model_validator(mode="after")
     def _parts_are_whole(self) -> Training:

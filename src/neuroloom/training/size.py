@@ -27,6 +27,11 @@ def memory_needed(job: TrainingJob, lsd: unet.UNetParameters | None, precision: 
     return 20 * weights + (4 if precision == "fp32" else 2) * job.crops_at_once * values
 
 
+def memory_there(device: torch.device) -> int:
+    """Bytes that a device has."""
+    return int(torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total)
+
+
 def check_memory(job: TrainingJob, lsd: unet.UNetParameters | None, device: torch.device, precision: Precision) -> None:
     """Refuse a training that the device's memory cannot hold.
 
@@ -40,7 +45,7 @@ def check_memory(job: TrainingJob, lsd: unet.UNetParameters | None, device: torc
         UserError: It does not fit; the largest crop that would is named.
     """
     needed = memory_needed(job, lsd, precision)
-    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
+    there = memory_there(device)
     if needed <= there:
         return
     weights = unet.parameter_count(job.geometry)
