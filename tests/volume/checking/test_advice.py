@@ -13,38 +13,12 @@ from neuroloom.project import load_project
 from neuroloom.project.template import render
 from neuroloom.volume import open_volume, regions
 from neuroloom.volume.checking.advice import (
-    SIGMA_PER_DIAMETER,
     advise,
     common_voxel_size,
     count_labelled,
     describe_volumes,
-    local_diameters,
 )
-
-
-@pytest.mark.parametrize("voxel_size", [(8.0, 8.0, 8.0), (10.0, 5.0, 8.0)])
-@pytest.mark.parametrize("radius", [60.0, 120.0])
-def test_the_diameter_of_a_cylinder(voxel_size: tuple[float, float, float], radius: float) -> None:
-    y, x = np.meshgrid(*[(np.arange(64) - 31.5) * v for v in voxel_size[1:]], indexing="ij")
-    labels = np.broadcast_to(np.where(y**2 + x**2 < radius**2, 5, 0), (40, 64, 64)).astype(np.uint64)
-    diameters = local_diameters(labels, voxel_size)
-    assert len(diameters) >= 40
-    assert abs(np.median(diameters) - 2 * radius) <= 2 * max(voxel_size)
-
-
-def test_thick_sections_are_measured_one_by_one() -> None:
-    labels = np.zeros((6, 64, 64), np.uint64)
-    labels[:, 20:40] = 3  # a slab 20 voxels of 4 nm thick
-    labels[3] = 0
-    diameters = local_diameters(labels, (40, 4, 4))
-    np.testing.assert_allclose(diameters, 80, atol=8)
-
-
-def test_nothing_is_measured_outside_the_mask_or_without_a_border() -> None:
-    labels = np.full((20, 20, 20), 4, np.uint64)
-    assert len(local_diameters(labels, (8, 8, 8))) == 0
-    labels = tissue((20, 40, 40))[1]
-    assert len(local_diameters(labels, (8, 8, 8), np.zeros(labels.shape, np.uint8))) == 0
+from neuroloom.volume.checking.thickness import SIGMA_PER_DIAMETER, local_diameters
 
 
 def test_sigma_grows_with_the_neurites(tmp_path: Path) -> None:

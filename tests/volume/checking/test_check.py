@@ -47,6 +47,7 @@ def test_a_good_volume_is_left_alone(tmp_path: Path) -> None:
         "mask",
         "labels",
         "largest label",
+        "thickness",
         "tiny labels",
         "pieces",
         "alignment",

@@ -1,35 +1,22 @@
-"""What the data say about a project's settings: voxel size, σ of the descriptors, how often to draw from each volume.
-
-    σ = 1.2 times the median diameter of the labelled neurites: the window sees more than the local cross-section
-
-The diameter at a place on a neurite's middle line is twice the distance to its border there. The published σ of 80 nm
-was chosen for tissue (FIB-25) whose median diameter, measured like this, is 66 nm: hence the factor.
-"""
+"""What the data say about a project: voxel size, σ of the descriptors, how often to draw from each volume."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import edt
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from neuroloom.errors import UserError
 from neuroloom.volume.array import DATASETS, Nanometres, Volume, has_dataset, open_volume
-from neuroloom.volume.regions import Box, regions_of, slabs_of, stored_box
+from neuroloom.volume.checking.thickness import measure_thickness
+from neuroloom.volume.regions import regions_of, slabs_of, stored_box
 from neuroloom.volume.remote import is_url
-
-SIGMA_PER_DIAMETER = 1.2
-_REGION = 160  # voxels; thickness is measured in regions of this extent
-_ROUND = 10.0  # nm
-_LEAST_VOXELS = 3  # σ in voxels, at least; below, the window holds too little to describe a shape
 
 
 @dataclass(frozen=True)
@@ -83,8 +70,11 @@ def advise(
             raise UserError(f"{path} has no labelled voxel inside its mask; look at it with `neuroloom check {path}`.")
     total = sum(labelled)
     weights = tuple(max(0.0001, round(count / total, 4)) for count in labelled)
-    sigma, because = suggest_sigma(opened, voxel_size)
-    return Advice(voxel_size, sigma, because, weights, labelled)
+    thickness = measure_thickness(opened, voxel_size)
+    if thickness is None:
+        raise UserError("No labels to measure: σ cannot be suggested. Look at the volumes with `neuroloom check`.")
+    because = f"{thickness}; the window must see more than the local cross-section"
+    return Advice(voxel_size, thickness.sigma(voxel_size), because, weights, labelled)
 
 
 def describe_volumes(
@@ -192,86 +182,6 @@ def count_labelled(labels: Volume, mask: Volume | None) -> int:
             count += int(np.count_nonzero(inside))
             seen += inside.size
     return round(count * (math.prod(box[1]) / seen))
-
-
-def suggest_sigma(volumes: Sequence[tuple[Volume, Volume | None]], voxel_size: Sequence[float]) -> tuple[float, str]:
-    """σ of the local shape descriptors for the neurites of some labelled volumes.
-
-    Args:
-        volumes: Labels and mask (None for 1 everywhere) of each.
-        voxel_size: nm, z y x.
-
-    Returns:
-        σ in nm, and one sentence on why.
-
-    Raises:
-        UserError: There are no labels.
-    """
-    diameters = np.concatenate([d for labels, mask in volumes for d in _diameters(labels, mask, voxel_size)])
-    if not len(diameters):
-        raise UserError("No labels to measure: σ cannot be suggested. Look at the volumes with `neuroloom check`.")
-    quarter, median, three_quarters = np.percentile(diameters, (25, 50, 75))
-    least = _LEAST_VOXELS * min(voxel_size)
-    sigma = max(_ROUND, round(SIGMA_PER_DIAMETER * median / _ROUND) * _ROUND, math.ceil(least / _ROUND) * _ROUND)
-    because = (
-        f"labelled neurites are {median:.0f} nm thick in the median, half of them {quarter:.0f} to "
-        f"{three_quarters:.0f} nm; the window must see more than the local cross-section"
-    )
-    return float(sigma), because
-
-
-def local_diameters(
-    labels: NDArray[Any], voxel_size: Sequence[float], mask: NDArray[Any] | None = None
-) -> NDArray[np.float64]:
-    """Diameters of labelled objects along their middle lines.
-
-    Args:
-        labels: `(z, y, x)` ids.
-        voxel_size: nm, z y x; of sections twice as thick as their pixels or more, each is measured on its own.
-        mask: `(z, y, x)`; where it is 0 nothing is measured, but borders are left as they are.
-
-    Returns:
-        `(n,)` nm, one for each voxel that is farthest from the border among its neighbours within two voxels.
-    """
-    found = []
-    flat = voxel_size[0] >= 2 * min(voxel_size[1:])
-    for part, inside in _sections(labels, mask) if flat else [(labels, mask)]:
-        size = tuple(voxel_size[1:] if flat else voxel_size)
-        # the volume's own border cuts neurites and says nothing of their thickness
-        distance = edt.edt(np.ascontiguousarray(part), anisotropy=size, black_border=False)
-        ridge = (distance == ndimage.maximum_filter(distance, 5)) & (distance > 0) & np.isfinite(distance)
-        if inside is not None:
-            ridge &= inside != 0
-        found.append(2.0 * distance[ridge].astype(np.float64))
-    values = np.concatenate(found)
-    # a label without any border in sight is as far from it as the block is long, or farther
-    longest = math.dist((0, 0, 0), [s * v for s, v in zip(labels.shape, voxel_size, strict=True)])
-    # what is thinner than three voxels is a jag of the annotation
-    return values[(values <= longest) & (values > 3 * min(voxel_size))]
-
-
-def _sections(labels: NDArray[Any], mask: NDArray[Any] | None) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
-    for z, section in enumerate(labels):
-        yield section, None if mask is None else mask[z]
-
-
-def _diameters(labels: Volume, mask: Volume | None, voxel_size: Sequence[float]) -> Iterator[NDArray[np.float64]]:
-    yield np.zeros(0)
-    for begin, shape in _spread(stored_box(mask or labels)):
-        yield local_diameters(labels.read(begin, shape), voxel_size, None if mask is None else mask.read(begin, shape))
-
-
-def _spread(box: Box) -> Iterator[Box]:
-    """Up to three regions along the diagonal of a box."""
-    begin, shape = box
-    extent = [min(_REGION, s) for s in shape]
-    corners = []
-    for part in (0.5, 0.0, 1.0):
-        corner = tuple(b + round((s - e) * part) for b, s, e in zip(begin, shape, extent, strict=True))
-        if corner not in corners:
-            corners.append(corner)
-    for z, y, x in corners:
-        yield (z, y, x), (extent[0], extent[1], extent[2])
 
 
 def _text(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""Are labels and mask fit to learn from: coverage, number, sizes, pieces?"""
+"""Are labels and mask fit to learn from: coverage, number, sizes, thickness, pieces?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neuroloom.volume.checking.label_statistics import Pieces, combine, measure_pieces
 from neuroloom.volume.checking.patient import Patient, times
+from neuroloom.volume.checking.thickness import SIGMA_PER_DIAMETER, measure_thickness
 from neuroloom.volume.regions import Box, regions_of, slabs_of
 
 TINY = 500
@@ -149,10 +150,30 @@ def _judge_labels(patient: Patient, found: Pieces, sampled: str, whole: bool) ->
         )
     else:
         patient.say("ok", "largest label", f"the largest label fills {share:.0%}", label=int(ids[largest]), share=share)
+    _judge_thickness(patient)
     if not whole:
         return
     _judge_specks(patient, ids, sizes, at_border)
     _judge_pieces(patient, found, ids)
+
+
+def _judge_thickness(patient: Patient) -> None:
+    assert patient.labels is not None
+    voxel_size = patient.labels.voxel_size
+    thickness = measure_thickness([(patient.labels, patient.mask)], voxel_size)
+    if thickness is None:
+        patient.say("ok", "thickness", "no neurite is thick enough to measure, so no sigma_nm is proposed")
+        return
+    sigma = thickness.sigma(voxel_size)
+    patient.say(
+        "ok",
+        "thickness",
+        f"{thickness}; this proposes sigma_nm = {sigma:g}, {SIGMA_PER_DIAMETER:g} times the median and at least three "
+        "voxels, for the descriptors to see more than the local cross-section",
+        median_nm=round(thickness.median, 1),
+        quartiles_nm=[round(thickness.quarter, 1), round(thickness.three_quarters, 1)],
+        sigma_nm=sigma,
+    )
 
 
 def _judge_specks(
