@@ -92,7 +92,7 @@ def _words(plan: TrainingPlan) -> str:
         ("weights", f"{_count(plan.weights)}{frozen}"),
         ("crop", f"{_times(plan.crop)} voxels of output from {_times(plan.raw)} of raw; {batch} per step"),
         ("operations", f"{_count(plan.flop)} per step (convolutions, forward and back)"),
-        ("memory", f"{plan.memory / 1e9:.1f} GB at least, of {plan.memory_there / 1e9:.0f} GB; {plan.precision}"),
+        ("memory", f"{plan.memory / 1e9:.2g} GB at least, of {plan.memory_there / 1e9:.0f} GB; {plan.precision}"),
         ("rate", f"{plan.seconds_per_step:.3g} s per step on {plan.device}, measured in {plan.measured_steps} steps"),
         ("length", f"{plan.steps} steps: about {duration(plan.seconds)}{scoring}"),
     )

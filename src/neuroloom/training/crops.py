@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from neuroloom.errors import UserError
 from neuroloom.training.job import TrainingVolume
 from neuroloom.training.places import CELL, Places
-from neuroloom.training.truth import COUNTS, is_one_of, sort_labels
+from neuroloom.training.truth import COUNTS, OUT, is_one_of, sort_labels
 from neuroloom.training.windows import Window, whole
 from neuroloom.volume import Volume, open_volume
 from neuroloom.volume.array import Nanometres, Triple
@@ -60,6 +60,7 @@ class LabelledArrays:
         cells: Voxels that count in each cell of `CELL` voxels, z y x.
         sparse: Whether only what is painted is known.
         absent: Ids that are named for this volume and occur nowhere in it.
+        ids: Labels of which something is to be learned; two of them where there are more.
 
     Raises:
         UserError: An array is missing, of the wrong type or shape, holds NaN, or nothing in it counts.
@@ -83,6 +84,7 @@ class LabelledArrays:
         self._roles: NDArray[np.uint8] | None = None
         if isinstance(self._raw, np.ndarray):
             check_raw(self._raw, raw.location)
+        self.ids: set[int] = set()
         labelled, self.cells, self.absent = self._scan()
         if labelled == 0:
             where = labels.location if mask is None else f"{mask.location} and {labels.location}"
@@ -128,6 +130,20 @@ class LabelledArrays:
         """Share of voxels that count in a region that may leave the volume."""
         return float(np.mean(self.truth(begin, shape)[1].read() == COUNTS))
 
+    def has_borders(self) -> bool:
+        """Whether there are two neighbours of which it is known that they belong to different objects."""
+        for z in range(0, self.shape[0], SLAB):
+            # one section more: the border may be that of two slabs
+            windows = self.truth((z, 0, 0), (min(SLAB + 1, self.shape[0] - z), *self.shape[1:]))
+            labels, roles = (window.read() for window in windows)
+            for axis in range(3):
+                one, other = (np.s_[(slice(None),) * axis + (part,)] for part in (slice(None, -1), slice(1, None)))
+                known = (roles[one] != OUT) & (roles[other] != OUT)
+                known &= (roles[one] == COUNTS) | (roles[other] == COUNTS)
+                if np.any(known & (labels[one] != labels[other])):
+                    return True
+        return False
+
     def _stored(self, begin: Sequence[int], shape: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Labels and mask of a region within the volume."""
         return _read(self._labels, begin, shape), None if self._mask is None else _read(self._mask, begin, shape)
@@ -150,7 +166,10 @@ class LabelledArrays:
                 absent -= set(np.unique(stored[is_one_of(stored, absent)]).tolist())
             labels, roles = self._sorted(stored, mask)
             counts = roles == COUNTS
-            labelled += int(np.count_nonzero(counts & (labels != 0)))
+            learned = labels[counts & (labels != 0)]
+            labelled += learned.size
+            if learned.size and len(self.ids) < 2:
+                self.ids |= {int(learned.min()), int(learned.max())}
             sums = counts.astype(np.int64)
             for axis in range(3):
                 sums = np.add.reduceat(sums, range(0, sums.shape[axis], CELL), axis=axis)
@@ -254,6 +273,26 @@ def _check(raw: Volume, labels: Volume, mask: Volume | None) -> None:
                 f"{other.location} begins at {other.offset} nm, its raw at {raw.offset} nm; they must lie in the same "
                 "place. Correct the attribute `offset`, or cut both to the same region."
             )
+
+
+def check_labels(arrays: Sequence[LabelledArrays]) -> None:
+    """Refuse training volumes that show no two objects.
+
+    Raises:
+        UserError: There is one label in all of them, or no border.
+    """
+    names = " and ".join(volume.name for volume in arrays)
+    number = sum(len(volume.ids) for volume in arrays)
+    if number == 1 and not any(volume.sparse for volume in arrays):
+        raise UserError(
+            f"There is one label only in {names}, so there are no neurites to tell apart. Give every neurite its own "
+            "id, for example by connected components, or add a volume to train on."
+        )
+    if not any(volume.has_borders() for volume in arrays):
+        raise UserError(
+            f"No two labels touch in {names}, and none ends inside what counts, so there is no border to learn. Look "
+            "at the labels with `neuroloom check`."
+        )
 
 
 def check_voxel_size(arrays: Sequence[LabelledArrays], wanted: Nanometres) -> None:

@@ -34,7 +34,7 @@ from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNet, crop
 from neuroloom.training.augmentation import NO_AUGMENTATION
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
-from neuroloom.training.crops import Crops, check_voxel_size
+from neuroloom.training.crops import Crops, check_labels, check_voxel_size
 from neuroloom.training.group import Group
 from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.schedule import PLATEAU, learning_rate
@@ -140,6 +140,7 @@ class _Trainer:
             raise UserError(f"{error}. Correct `training.crop` in the project file.") from error
         training = Crops(job.volumes, job.seed, job.crop)
         check_voxel_size(training.arrays, job.voxel_size)
+        check_labels(training.arrays)
         for arrays in training.arrays:
             if any(s < n for s, n in zip(arrays.shape, job.crop, strict=True)):
                 raise UserError(

@@ -72,7 +72,10 @@ def advise(
     weights = tuple(max(0.0001, round(count / total, 4)) for count in labelled)
     thickness = measure_thickness(opened, voxel_size)
     if thickness is None:
-        raise UserError("No labels to measure: σ cannot be suggested. Look at the volumes with `neuroloom check`.")
+        raise UserError(
+            "No labelled neurite is thick enough to be measured, with its border in sight, so that no σ can be "
+            "suggested. Look at the volumes with `neuroloom check`."
+        )
     because = f"{thickness}; the window must see more than the local cross-section"
     return Advice(voxel_size, thickness.sigma(voxel_size), because, weights, labelled)
 
