@@ -24,17 +24,17 @@ SAMPLE: dict[str, Any] = {
     "network": {"feature_maps": 8, "growth": 3},
     "training": {
         "sigma_nm": 80.0,
-        "crop": [64, 64, 64],
+        "crop": [40, 40, 40],
         "learning_rate": 0.002,
         "lsd": {"iterations": 120},
-        "affinities": {"iterations": 320},
+        "affinities": {"iterations": 240},
         "validate_every": 30,
-        "score_every": 80,
+        "score_every": 60,
         "snapshot_every": 50,
         "checkpoint_every": 20,
     },
-    "fragments": {"threshold": 0.7},
-    "agglomeration": {"merge_function": "hist_quant_50"},
+    "fragments": {"threshold": 0.7, "min_seed_distance": 8},
+    "agglomeration": {"merge_function": "hist_quant_75"},
 }
 """Small enough for ten minutes on two cores."""
 

@@ -687,7 +687,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("cannot mount a small file system here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # lazily, since a worker that ends may still hold it for a moment
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_and_cleaned(tmp_path: Path, tiny_disk: Path) -> None:
@@ -726,4 +727,4 @@ def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
             import_volume(folder / "o.zarr", raw=text, voxel_size=SIZE)
     finally:
         if os.geteuid() == 0:
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
