@@ -27,13 +27,13 @@ SAMPLE: dict[str, Any] = {
         "crop": [40, 40, 40],
         "learning_rate": 0.002,
         "lsd": {"iterations": 120},
-        "affinities": {"iterations": 240},
+        "affinities": {"iterations": 320},
         "validate_every": 30,
-        "score_every": 60,
+        "score_every": 80,
         "snapshot_every": 50,
         "checkpoint_every": 20,
     },
-    "fragments": {"threshold": 0.7, "min_seed_distance": 8},
+    "fragments": {"threshold": 0.6, "min_seed_distance": 8},
     "agglomeration": {"merge_function": "hist_quant_75"},
 }
 """Small enough for ten minutes on two cores."""
