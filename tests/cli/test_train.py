@@ -60,11 +60,11 @@ def test_json_without_plan_is_refused(project: Path) -> None:
 
 
 def test_minutes_become_steps_that_are_kept(project: Path) -> None:
-    arguments = ("train", "lsd", "--minutes", "0.02", "--project", project)
+    arguments = ("train", "lsd", "--minutes", "0.1", "--project", project)
     result = neuroloom(*arguments)
     assert result.returncode == 0, result.stderr
     length = load_project(project).parameters.training.lsd
-    assert (length.minutes, load_project(project).parameters.training.affinities.iterations) == (0.02, 12)
+    assert (length.minutes, load_project(project).parameters.training.affinities.iterations) == (0.1, 12)
     assert f"`training.lsd.iterations = {length.iterations}` is written into" in result.stdout
     (folder,) = (project / "training").iterdir()
     assert json.loads((folder / "done.json").read_text())["steps"] == length.iterations

@@ -145,30 +145,6 @@ class TestRefusal:
         check_labels([LabelledArrays(volume.model_copy(update={"unlabelled": "ignore"}), memory)])
 
     @pytest.mark.parametrize("memory", [2**30, 0])
-    def test_labels_without_a_border(self, make_volume: MakeVolume, memory: int) -> None:
-        whole = [make_volume(name, labels=np.full((40, 36, 44), 3, np.uint64)) for name in ("a", "b")]
-        with pytest.raises(UserError, match="No two labels touch in a and b"):
-            check_labels([LabelledArrays(volume, memory) for volume in whole])
-        # a border that the mask hides
-        labels = np.full((40, 36, 44), 3, np.uint64)
-        labels[20:] = 4
-        mask = np.ones(labels.shape, np.uint8)
-        mask[18:20] = 0
-        hidden = [LabelledArrays(make_volume("c", labels=labels, mask=mask), memory)]
-        with pytest.raises(UserError, match="so there is no border to learn"):
-            check_labels(hidden)
-
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    @pytest.mark.parametrize("place", [16, 10])
-    def test_a_border_is_found_wherever_it_is(
-        self, make_volume: MakeVolume, axis: int, place: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(module, "SLAB", 16)
-        labels = np.ones((40, 36, 44), np.uint64)
-        np.moveaxis(labels, axis, 0)[place:] = 2
-        check_labels([LabelledArrays(make_volume(labels=labels))])
-
-    @pytest.mark.parametrize("memory", [2**30, 0])
     def test_nan_in_raw(self, make_volume: MakeVolume, memory: int) -> None:
         raw = np.full((40, 36, 44), np.nan, np.float32)
         with pytest.raises(UserError, match=r"cells\.zarr/raw holds NaN"):

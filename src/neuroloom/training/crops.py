@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from neuroloom.errors import UserError
 from neuroloom.training.job import TrainingVolume
 from neuroloom.training.places import CELL, Places
-from neuroloom.training.truth import COUNTS, OUT, is_one_of, sort_labels
+from neuroloom.training.truth import COUNTS, is_one_of, sort_labels
 from neuroloom.training.windows import Window, whole
 from neuroloom.volume import Volume, open_volume
 from neuroloom.volume.array import Nanometres, Triple
@@ -129,20 +129,6 @@ class LabelledArrays:
     def counting(self, begin: Sequence[int], shape: Sequence[int]) -> float:
         """Share of voxels that count in a region that may leave the volume."""
         return float(np.mean(self.truth(begin, shape)[1].read() == COUNTS))
-
-    def has_borders(self) -> bool:
-        """Whether there are two neighbours of which it is known that they belong to different objects."""
-        for z in range(0, self.shape[0], SLAB):
-            # one section more: the border may be that of two slabs
-            windows = self.truth((z, 0, 0), (min(SLAB + 1, self.shape[0] - z), *self.shape[1:]))
-            labels, roles = (window.read() for window in windows)
-            for axis in range(3):
-                one, other = (np.s_[(slice(None),) * axis + (part,)] for part in (slice(None, -1), slice(1, None)))
-                known = (roles[one] != OUT) & (roles[other] != OUT)
-                known &= (roles[one] == COUNTS) | (roles[other] == COUNTS)
-                if np.any(known & (labels[one] != labels[other])):
-                    return True
-        return False
 
     def _stored(self, begin: Sequence[int], shape: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Labels and mask of a region within the volume."""
@@ -279,7 +265,7 @@ def check_labels(arrays: Sequence[LabelledArrays]) -> None:
     """Refuse training volumes that show no two objects.
 
     Raises:
-        UserError: There is one label in all of them, or no border.
+        UserError: There is one label in all of them.
     """
     names = " and ".join(volume.name for volume in arrays)
     number = sum(len(volume.ids) for volume in arrays)
@@ -287,11 +273,6 @@ def check_labels(arrays: Sequence[LabelledArrays]) -> None:
         raise UserError(
             f"There is one label only in {names}, so there are no neurites to tell apart. Give every neurite its own "
             "id, for example by connected components, or add a volume to train on."
-        )
-    if not any(volume.has_borders() for volume in arrays):
-        raise UserError(
-            f"No two labels touch in {names}, and none ends inside what counts, so there is no border to learn. Look "
-            "at the labels with `neuroloom check`."
         )
 
 

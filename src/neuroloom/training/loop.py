@@ -140,13 +140,13 @@ class _Trainer:
             raise UserError(f"{error}. Correct `training.crop` in the project file.") from error
         training = Crops(job.volumes, job.seed, job.crop)
         check_voxel_size(training.arrays, job.voxel_size)
-        check_labels(training.arrays)
         for arrays in training.arrays:
             if any(s < n for s, n in zip(arrays.shape, job.crop, strict=True)):
                 raise UserError(
                     f"Volume {arrays.name} of {arrays.shape} voxels is smaller than a training crop of {job.crop} "
                     "voxels. Make `training.crop` smaller or leave the volume out."
                 )
+        check_labels(training.arrays)
         self.batches = BatchMaker(job, training, raw_shape, self.device, job.augmentation, job.crops_at_once)
         self.held_out: list[tuple[Batch, torch.Tensor]] = []
         if job.validation and group.first:
