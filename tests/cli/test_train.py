@@ -59,12 +59,23 @@ def test_json_without_plan_is_refused(project: Path) -> None:
     assert (result.returncode, result.stderr.strip()) == (2, "--json goes with --plan.")
 
 
+@pytest.mark.parametrize("option", [("--minutes", "5"), ("--from", "best.ckpt")])
+def test_a_plan_changes_nothing(project: Path, option: tuple[str, str]) -> None:
+    before = (project / FILE_NAME).read_bytes()
+    result = neuroloom("train", "lsd", "--plan", *option, "--project", project)
+    assert (result.returncode, result.stderr.strip()) == (
+        2,
+        "--plan changes nothing; give --minutes or --from without it.",
+    )
+    assert (project / FILE_NAME).read_bytes() == before
+
+
 def test_minutes_become_steps_that_are_kept(project: Path) -> None:
-    arguments = ("train", "lsd", "--minutes", "0.1", "--project", project)
+    arguments = ("train", "lsd", "--minutes", "0.01", "--project", project)
     result = neuroloom(*arguments)
     assert result.returncode == 0, result.stderr
     length = load_project(project).parameters.training.lsd
-    assert (length.minutes, load_project(project).parameters.training.affinities.iterations) == (0.1, 12)
+    assert (length.minutes, load_project(project).parameters.training.affinities.iterations) == (0.01, 12)
     assert f"`training.lsd.iterations = {length.iterations}` is written into" in result.stdout
     (folder,) = (project / "training").iterdir()
     assert json.loads((folder / "done.json").read_text())["steps"] == length.iterations

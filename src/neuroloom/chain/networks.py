@@ -12,11 +12,6 @@ def setups_to_train(setup: str) -> tuple[str, ...]:
     return ("lsd", setup) if SETUPS[setup].needs_lsd_network else (setup,)
 
 
-def length_key(setup: str) -> str:
-    """The key of `[training]` that says how long a setup is trained."""
-    return "lsd" if setup == "lsd" else "affinities"
-
-
 def geometry(parameters: Parameters, setup: str) -> UNetParameters:
     """The network that a project trains for a setup.
 

@@ -19,10 +19,9 @@ from typing import Any
 
 from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
-from neuroloom.chain.networks import length_key
 from neuroloom.files import write_text
 from neuroloom.networks.precision import Precision
-from neuroloom.project import FILE_NAME, Project, TrainingLength
+from neuroloom.project import FILE_NAME, Project, Training, TrainingLength
 from neuroloom.project.template import render
 from neuroloom.training.batches import AHEAD
 from neuroloom.training.job import TrainingJob
@@ -120,7 +119,7 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
     trials = try_trainings(project, setups, report)
     shares = (LSD_SHARE, 1 - LSD_SHARE) if len(setups) == 2 else (1.0,)
     lengths = {
-        length_key(setup): {"iterations": steps_in(seconds * share, trials[setup])}
+        Training.length_key(setup): {"iterations": steps_in(seconds * share, trials[setup])}
         for setup, share in zip(setups, shares, strict=True)
     }
     return {**values, "training": {**training, **lengths}}

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from neuroloom.chain import Chain, open_project
-from neuroloom.chain.networks import length_key, setups_to_train
+from neuroloom.chain.networks import setups_to_train
 from neuroloom.chain.pacing import steps_in, try_trainings
 from neuroloom.chain.training_plan import TrainingPlan, plan_training
 from neuroloom.cli.progress import duration, show_progress
 from neuroloom.cli.run import JsonOption, ProjectOption
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks.setups import SETUPS
+from neuroloom.project import Training
 from neuroloom.volume.array import Triple
 
 
@@ -28,7 +29,7 @@ def train_command(
     minutes: Annotated[
         float | None,
         typer.Option(
-            min=0.1,
+            min=0.01,
             help="Train for about this long: steps are timed, and as many as fit are written into the project.",
         ),
     ] = None,
@@ -42,6 +43,8 @@ def train_command(
         raise UserError(f"There is no setup {setup!r}; expected one of {one_of(setup, SETUPS)}")
     if as_json and not plan:
         raise UserError("--json goes with --plan.")
+    if plan and (minutes is not None or start is not None):
+        raise UserError("--plan changes nothing; give --minutes or --from without it.")
     chain = Chain(open_project(project))
     if start is not None:
         chain.start_from(setup, start)
@@ -77,7 +80,7 @@ def _fit(chain: Chain, setup: str, minutes: float) -> Chain:
     print(f"Timing a few training steps, to see how many fit into {minutes:g} minutes on this machine.", flush=True)
     with show_progress("trial") as advance:
         trial = try_trainings(chain.project, setups_to_train(setup), advance)[setup]
-    key, steps = length_key(setup), steps_in(60 * minutes, trial)
+    key, steps = Training.length_key(setup), steps_in(60 * minutes, trial)
     print(
         f"{trial.seconds:.3g} s per step: `training.{key}.iterations = {steps}` is written into {chain.project.file}."
     )

@@ -179,9 +179,15 @@ class Training(Section):
     checkpoint_every: Positive = Field(200, description="iterations between states that a stopped run goes on from")
     patience: Positive | None = Field(None, description="stop after this many scores without a better one")
 
+    @staticmethod
+    def length_key(setup: str) -> str:
+        """The key that says how long a setup is trained."""
+        return "lsd" if setup == "lsd" else "affinities"
+
     def length(self, setup: str) -> TrainingLength:
         """How long a setup is trained."""
-        return self.lsd if setup == "lsd" else self.affinities
+        length: TrainingLength = getattr(self, self.length_key(setup))
+        return length
 
     @model_validator(mode="after")
     def _parts_are_whole(self) -> Training:
