@@ -239,7 +239,8 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
                         if count + BRANCH_STEPS_MAX > len(nodes[1]):
                             nodes = _room(nodes)
                         position, radius, mitochondrion, neurite, before, after = nodes
-                        position[count] = p
+                        for c in range(3):
+                            position[count, c] = p[c]
                         radius[count], mitochondrion[count] = _girth(line, n * step, thick)
                         neurite[count] = _name(family, i, j, piece)
                         before[count] = previous
@@ -255,9 +256,7 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
                     if thick:
                         if previous >= 0 and _within(p, thin_low - BRANCH_REACH, thin_high + BRANCH_REACH):
                             if root_count == len(roots):
-                                more = np.empty((2 * len(roots), 6), np.int64)
-                                more[:root_count] = roots
-                                roots = more
+                                roots = more_rows(roots, 2 * len(roots))
                             roots[root_count, 0], roots[root_count, 1] = family, i
                             roots[root_count, 2], roots[root_count, 3] = j, n
                             roots[root_count, 4] = previous
@@ -296,17 +295,34 @@ def grow(key, frames, thick_families, thick_low, thick_high, thin_low, thin_high
 def _room(nodes):  # type: ignore[no-untyped-def]
     """The same arrays with twice the room."""
     position, radius, mitochondrion, neurite, before, after = nodes
-    n = len(radius)
-    wide = np.empty((2 * n, 3), np.float64)
-    wide[:n] = position
+    n = 2 * len(radius)
     return (
-        wide,
-        np.concatenate((radius, radius)),
-        np.concatenate((mitochondrion, mitochondrion)),
-        np.concatenate((neurite, neurite)),
-        np.concatenate((before, before)),
-        np.concatenate((after, after)),
+        more_rows(position, n),
+        longer(radius, n),
+        longer(mitochondrion, n),
+        longer(neurite, n),
+        longer(before, n),
+        longer(after, n),
     )
+
+
+@njit(cache=True, nogil=True)
+def longer(values, length):  # type: ignore[no-untyped-def]
+    """The values in an array of more length, the rest of it unset. One by one: a slice takes seconds to compile."""
+    more = np.empty(length, values.dtype)
+    for n in range(len(values)):
+        more[n] = values[n]
+    return more
+
+
+@njit(cache=True, nogil=True)
+def more_rows(values, rows):  # type: ignore[no-untyped-def]
+    """As `longer`, for an array of rows."""
+    more = np.empty((rows, values.shape[1]), values.dtype)
+    for n in range(values.shape[0]):
+        for c in range(values.shape[1]):
+            more[n, c] = values[n, c]
+    return more
 
 
 @njit(cache=True, nogil=True)

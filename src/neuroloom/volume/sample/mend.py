@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit
 
-from neuroloom.volume.sample.fibres import THICK_RADIUS_MAX, THIN_RADIUS_MAX
+from neuroloom.volume.sample.fibres import THICK_RADIUS_MAX, THIN_RADIUS_MAX, longer, more_rows
 
 CLEARANCE = 36.0  # nm; half of it is left between the skeleton and the membrane
 RAISED_MAX = 2.0 * THIN_RADIUS_MAX  # nm; no radius is raised beyond
@@ -73,12 +73,8 @@ def subdivide(position, radius, mitochondrion, neurite, before, after, pieces): 
     total = n
     for k in range(n):
         total += max(0, pieces[k] - 1)
-    position2 = np.empty((total, 3), np.float64)
-    radius2, mitochondrion2 = np.empty(total, np.float64), np.empty(total, np.float64)
-    neurite2 = np.empty(total, np.uint64)
-    before2, after2 = np.empty(total, np.int64), np.full(total, -1, np.int64)
-    position2[:n], radius2[:n], mitochondrion2[:n] = position, radius, mitochondrion
-    neurite2[:n], before2[:n], after2[:n] = neurite, before, after
+    position2, radius2, mitochondrion2 = more_rows(position, total), longer(radius, total), longer(mitochondrion, total)
+    neurite2, before2, after2 = longer(neurite, total), longer(before, total), longer(after, total)
     cursor = n
     for k in range(n):
         if pieces[k] < 2:

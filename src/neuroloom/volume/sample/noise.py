@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def mix(bits: np.uint64) -> np.uint64:
     """Scramble 64 bits (the finalizer of SplitMix64: Steele, Lea and Flood 2014)."""
     bits = np.uint64(bits)
@@ -31,7 +31,7 @@ def mix(bits: np.uint64) -> np.uint64:
     return bits ^ (bits >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def hashed(key: np.uint64, a: int, b: int, c: int) -> np.uint64:
     """64 random bits for a key and three integers of either sign."""
     step = np.uint64(0x9E3779B97F4A7C15)
@@ -45,13 +45,13 @@ def key_of(seed: int, purpose: int, number: int = 0) -> np.uint64:
     return np.uint64(hashed(np.uint64(seed), purpose, number, 0))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def uniform(bits: np.uint64) -> float:
     """A number in [0, 1) from 64 random bits."""
     return float(np.uint64(bits) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def gauss(bits: np.uint64) -> float:
     """A nearly Gaussian number (mean 0, standard deviation 1, within ±3.47) from 64 random bits."""
     bits = np.uint64(bits)
@@ -65,7 +65,7 @@ def gauss(bits: np.uint64) -> float:
     return (total / 65535.0 - 2.0) * 1.7320508075688772
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def spline_weights(u: float) -> tuple[float, float, float, float]:
     """The four weights of the uniform cubic B-spline at u in [0, 1); they sum to 1."""
     v = 1.0 - u
