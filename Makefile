@@ -18,7 +18,7 @@ demo: env
 	@.venv/bin/neuroloom demo $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: dev lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: dev
 	@.venv/bin/ruff check src tests benchmarks tools
