@@ -171,6 +171,12 @@ def test_every_section_needs_content(content: ReportContent) -> None:
             assert links == [f"#{section}"]
 
 
+def test_targets_have_a_column_only_where_there_are_any(content: ReportContent) -> None:
+    assert "Target" in Page(render_report(content)).text
+    without = tuple(result.model_copy(update={"target": "", "reached": None}) for result in content.results)
+    assert "Target" not in Page(render_report(content.model_copy(update={"results": without}))).text
+
+
 def test_hostile_names_are_text(content: ReportContent) -> None:
     hostile = content.model_copy(
         update={

@@ -246,7 +246,8 @@ def _timings(chain: Chain) -> list[StageTime]:
             if stage is None or not stage.is_done():
                 continue
             done = read_done(stage)
-            detail = f"{voxels:.1f} Mvoxel, {voxels / max(1e-3, done['seconds']):.2f} Mvoxel/s, {done['blocks']} blocks"
+            blocks = f"{done['blocks']} block{'s' if done['blocks'] != 1 else ''}"
+            detail = f"{voxels:.1f} Mvoxel, {voxels / max(1e-3, done['seconds']):.2f} Mvoxel/s, {blocks}"
             times.append(StageTime(stage=f"{name} {volume.name}", seconds=done["seconds"], detail=detail))
     return times
 

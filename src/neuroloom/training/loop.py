@@ -413,7 +413,7 @@ class _Trainer:
         """Mean loss over the held-out crops; without validation volumes, over the last training steps."""
         if not self.held_out:
             losses = [entry["loss"] for entry in self.curve if "loss" in entry]
-            return float(np.mean(losses[-self.job.validate_every :]))
+            return float(np.mean(losses[-self.job.validate_every :] or [math.nan]))
         losses = [float(self._loss(batch, self._run(self.average, inputs))) for batch, inputs in self.held_out]
         return float(np.mean(losses))
 
