@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.chain import open_project
-from neuroloom.chain.new_project import downsampling, fitting_crop, kernels
+from neuroloom.chain.new_project import downsampling, fitting_crop, kernels, propose
 from neuroloom.networks import unet
 from neuroloom.networks.setups import network_parameters
 from neuroloom.project import FILE_NAME, Network
@@ -84,6 +84,15 @@ def test_a_thin_anisotropic_volume_is_ready_to_train(tmp_path: Path) -> None:
     line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if text.startswith("crop"))
     assert f"line {line}: volume v of 7 x 90 x 100 voxels is smaller than `training.crop`" in result.stderr
     assert "the largest that fits: [7, 64, 64]" in result.stderr
+
+
+def test_what_validates_is_segmented_once(tmp_path: Path) -> None:
+    for name in ("v", "whole"):
+        create_volume(tmp_path / f"{name}.zarr", "volumes/raw", (8, 8, 8), np.uint8, (8, 8, 8))
+    create_volume(tmp_path / "v.zarr", "volumes/labels/neuron_ids", (8, 8, 8), np.uint64, (8, 8, 8))
+    found = propose([], [tmp_path / "v.zarr"], [f"{tmp_path}/v.zarr/", tmp_path / "whole.zarr"], tmp_path / "p")
+    assert [entry["name"] for entry in found["volumes"]["predict"]] == ["whole"]
+    assert f"{tmp_path}/v.zarr/ is not among those to predict: what validates is segmented anyway" in found["_why"]
 
 
 @pytest.mark.real_data

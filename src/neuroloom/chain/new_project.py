@@ -14,6 +14,7 @@ volumes      -> sigma: from the thickness of the labels, no larger than its wind
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def propose(
     Raises:
         UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels.
     """
-    values = describe_volumes(train, validate, predict, folder)
+    validated = {os.path.realpath(path) for path in validate}
+    twice = [path for path in predict if os.path.realpath(path) in validated]
+    values = describe_volumes(train, validate, [path for path in predict if path not in twice], folder)
+    values["_why"] += [f"{path} is not among those to predict: what validates is segmented anyway" for path in twice]
     pooling = downsampling(values["voxel_size"])
     if pooling != Network().downsampling:
         values["network"] = {"downsampling": [list(level) for level in pooling]}
