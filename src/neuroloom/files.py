@@ -62,7 +62,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextlib.contextmanager
 def explain_os_errors(path: Path | str) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into a `UserError` that names the path."""
+    """Turn a full disk, a read-only folder or an impossible place into a `UserError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -76,7 +76,9 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). Choose a folder you may write to, or change its "
                 "permissions, and run the same command again."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR):
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
+            raise UserError(f"{path} cannot be made ({error.strerror}). Choose another place.") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise UserError(
                 f"{path} cannot be made ({error.strerror}): a file lies where a folder is needed, or the other way "
                 "round. Choose another place."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from neuroloom.chain import Chain, all_steps, open_project
+from neuroloom.project import load_project
 from neuroloom.volume import create_volume, open_volume
 from small_project import VALUES, make_project
 
@@ -255,11 +257,27 @@ def test_a_project_file_that_is_no_text(project: Path, call: Call) -> None:
     assert "no UTF-8 text" in error
 
 
-def test_a_file_where_a_folder_is_needed(tmp_path: Path, call: Call) -> None:
+def test_a_project_file_that_begins_with_a_mark_of_its_encoding(project: Path, call: Call) -> None:
+    file = project / "neuroloom.toml"
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    code, _, error = call("run", "--dry-run", "--project", project)
+    assert (code, error) == (0, "")
+    load_project(project).choose_threshold(0.5, "it suits")
+    assert load_project(project).threshold == 0.5
+
+
+@pytest.mark.parametrize("place", ["file", "file/project"])
+def test_a_file_where_a_folder_is_needed(tmp_path: Path, call: Call, place: str) -> None:
     (tmp_path / "file").write_text("")
-    code, _, error = call("init", tmp_path / "file" / "project")
+    code, _, error = call("init", tmp_path / place)
     assert code == 2
     assert "a file lies where a folder is needed" in error
+
+
+def test_a_place_that_cannot_be(tmp_path: Path, call: Call) -> None:
+    code, _, error = call("init", tmp_path / ("n" * 300))
+    assert code == 2
+    assert "nnn/neuroloom.toml cannot be made (File name too long). Choose another place." in error
 
 
 def test_a_damaged_marker(trained: Path, call: Call) -> None:

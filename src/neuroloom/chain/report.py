@@ -80,7 +80,7 @@ def collect(chain: Chain) -> ReportContent:
             for name, section in parameters.model_dump(mode="json", by_alias=True).items()
             if isinstance(section, dict) and name != "volumes"
         },
-        configuration=chain.project.file.read_text(),
+        configuration=chain.project.text,
         curves=tuple(_curves(chain)),
         sheets=(*_snapshots(chain), *_sheets(chain)),
         evaluation=evaluation,

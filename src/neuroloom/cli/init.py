@@ -25,8 +25,9 @@ def init_command(
 ) -> None:
     """Write a commented neuroloom.toml; with --from, filled in from the data."""
     file = folder / FILE_NAME
-    if file.exists():
-        raise UserError(f"{file} exists already. Edit it, or choose another folder.")
+    with explain_os_errors(file):
+        if file.exists():
+            raise UserError(f"{file} exists already. Edit it, or choose another folder.")
     values: dict[str, Any] = {}
     if train or validate or predict:
         values = propose(train or [], validate or [], predict or [], folder)

@@ -75,6 +75,11 @@ class Project:
         wanted = self.parameters.segmentation.threshold
         return self.parameters.segmentation.chosen_threshold if wanted == "auto" else wanted
 
+    @property
+    def text(self) -> str:
+        """The project file as it is now."""
+        return _read(self.file)
+
     def start_from(self, weights: str) -> Project:
         """Write into the project file what trainings start from, keeping comments and order.
 
@@ -84,7 +89,7 @@ class Project:
         Returns:
             The project with the new value.
         """
-        document = tomlkit.parse(self.file.read_text())
+        document = tomlkit.parse(self.text)
         document.setdefault("training", tomlkit.table())["start"] = weights
         write_text(self.file, tomlkit.dumps(document))
         return load_project(self.folder)
@@ -100,7 +105,7 @@ class Project:
         Returns:
             The project with the new values.
         """
-        document = tomlkit.parse(self.file.read_text())
+        document = tomlkit.parse(self.text)
         section = document.setdefault("training", tomlkit.table()).setdefault(key, tomlkit.table())
         section["iterations"] = iterations
         section["minutes"] = minutes
@@ -117,7 +122,7 @@ class Project:
         Returns:
             The project with the new value.
         """
-        document = tomlkit.parse(self.file.read_text())
+        document = tomlkit.parse(self.text)
         section = document.setdefault("segmentation", tomlkit.table())
         section["chosen_threshold"] = threshold
         section["chosen_because"] = because
@@ -142,10 +147,7 @@ def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Pro
     file = path if path.suffix == ".toml" else path / FILE_NAME
     if not file.is_file():
         raise UserError(f"{file} does not exist. Make a project with `neuroloom init {path if path != file else '.'}`.")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no UTF-8 text. Save it as plain text in UTF-8.") from error
+    text = _read(file)
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -161,6 +163,13 @@ def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Pro
     if found:
         raise UserError(list_problems(file, [at_line(lines, location, message) for location, message in found]))
     return project
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text. Save it as plain text in UTF-8.") from error
 
 
 def training_problems(project: Project) -> list[Problem]:

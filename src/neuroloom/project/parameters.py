@@ -156,7 +156,7 @@ class Training(Section):
         None, description="crops computed at once, a divisor of batch_size: fewer take less memory; default: all"
     )
     recompute: bool = Field(False, description="a tenth to a fifth less memory, 1.4 times the time")
-    learning_rate: PositiveFloat = Field(1e-3, description="of Adam, after warm-up")
+    learning_rate: PositiveFloat = Field(1e-3, le=1.0, description="of Adam, after warm-up")
     schedule: Literal["cosine", "plateau"] = Field(
         "cosine", description='"cosine": falls to a fiftieth; "plateau": halves after three scores without a better one'
     )

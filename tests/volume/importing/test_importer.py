@@ -512,6 +512,12 @@ def test_an_unknown_unit_is_named(tmp_path: Path) -> None:
 # ---- wrong files
 
 
+def test_an_array_without_voxels_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.zeros((0, 4, 5), np.uint8))
+    with pytest.raises(UserError, match=r"none.npy has no voxels \(shape \(0, 4, 5\)\)"):
+        import_volume(tmp_path / "v.zarr", raw=tmp_path / "none.npy", voxel_size=(8, 8, 8))
+
+
 def test_channels_are_refused_and_single_ones_dropped(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="3 channels"):
         import_volume(tmp_path / "o.zarr", raw=save_npy(tmp_path, grey((3, *SHAPE))), voxel_size=SIZE)

@@ -102,10 +102,12 @@ def as_zyx(array: FileArray, axes: str | None = None) -> Source:
         axes: The order in the file, when the user names it ("xyz"); None for what the reader found or assumed.
 
     Raises:
-        UserError: The axes named do not fit, or there is more than one channel or time point.
+        UserError: The axes named do not fit, there is no voxel, or more than one channel or time point.
     """
     names = array.axes if axes is None else _check_axes(axes.lower(), array)
     array = replace(array, axes=names)
+    if 0 in array.shape:
+        raise UserError(f"{array.location} has no voxels (shape {array.shape}). Check the file and the dataset.")
     for axis, name in enumerate(names):
         if name not in "zyx" and array.shape[axis] > 1:
             what = {"c": "channels", "t": "time points"}.get(name, f"elements along {name}")
