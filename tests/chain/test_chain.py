@@ -17,8 +17,9 @@ import pytest
 from neuroloom.chain import Chain, all_steps, open_project
 from neuroloom.chain.artifacts import choose
 from neuroloom.chain.estimates import baseline_iterations, step_operations
+from neuroloom.chain.report import _summary
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_segmentation
-from small_project import make_project, neuroloom
+from small_project import VALUES, make_project, neuroloom
 
 pytestmark = pytest.mark.system
 
@@ -62,6 +63,20 @@ def test_everything_is_there(finished: Path) -> None:
         assert folder is not None
         assert list((folder / "snapshots").glob("*.png"))
         assert list((folder / "tensorboard").iterdir())
+
+
+def test_scores_of_a_volume_that_is_trained_on_are_called_so(finished: Path, tmp_path: Path) -> None:
+    honest = Chain(open_project(finished))
+    scored = honest.evaluation(honest.validation_volumes[0])
+    assert "which was never trained on" in (finished / "report.html").read_text()
+    assert "is trained on as well" not in neuroloom("status", "--project", finished).stdout
+    volumes = {**VALUES["volumes"], "validate": [{"name": "val", "path": "../p/data/train.zarr"}]}
+    project = make_project(tmp_path / "p", {"volumes": volumes})
+    result = neuroloom("run", "--dry-run", "--project", project)
+    assert result.returncode == 0
+    assert "Note: val is trained on as well; its scores say little of other volumes." in result.stdout
+    chain = Chain(open_project(project))
+    assert "which was trained on as well" in _summary(chain, chain.validation_volumes[0], scored)
 
 
 def test_a_second_run_does_nothing_again(finished: Path) -> None:

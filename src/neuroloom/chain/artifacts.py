@@ -103,6 +103,13 @@ class Chain:
         """All volumes that are segmented: validation first."""
         return (*self.parameters.volumes.validate_, *self.parameters.volumes.predict)
 
+    def is_trained_on(self, volume: RawVolume) -> bool:
+        """Whether the image of a volume is one that the project's networks learn from."""
+        if self.parameters.prediction.model is not None:
+            return False
+        learned = {(self.project.locate(known.path), known.raw) for known in self.parameters.volumes.train}
+        return (self.project.locate(volume.path), volume.raw) in learned
+
     def volume(self, name: str) -> RawVolume:
         """A volume to segment by its name.
 

@@ -68,7 +68,7 @@ def collect(chain: Chain) -> ReportContent:
     return ReportContent(
         title=f"neuroloom: {chain.project.folder.name}",
         created=time.strftime("%Y-%m-%d %H:%M"),
-        summary=_summary(scored, evaluation),
+        summary=_summary(chain, scored, evaluation),
         facts=_facts(chain),
         versions={
             "neuroloom": __version__,
@@ -94,12 +94,17 @@ def collect(chain: Chain) -> ReportContent:
     )
 
 
-def _summary(volume: LabelledVolume | None, evaluation: Evaluation | None) -> str:
+def _summary(chain: Chain, volume: LabelledVolume | None, evaluation: Evaluation | None) -> str:
     if volume is None or evaluation is None:
         return "No validation volume is scored yet."
     best = evaluation.best
+    seen = (
+        "was trained on as well (other volumes will be worse)"
+        if chain.is_trained_on(volume)
+        else "was never trained on"
+    )
     return (
-        f"On {volume.name}, which was never trained on, the segmentation at threshold {best.threshold:g} differs from "
+        f"On {volume.name}, which {seen}, the segmentation at threshold {best.threshold:g} differs from "
         f"the truth by {best.plain.voi_sum:.3f} bits (VOI split {best.plain.voi_split:.3f}, merge "
         f"{best.plain.voi_merge:.3f})."
     )

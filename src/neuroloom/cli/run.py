@@ -77,6 +77,8 @@ def print_plan(chain: Chain, steps: list[Step]) -> None:
         if step.seconds is not None:
             when = f"{'took' if step.state == 'done' else 'about'} {duration(step.seconds)}"
         print(f"  {step.state:<6}  {step.name:<{width}}  {when:<16}  {step.why}")
+    for volume in filter(chain.is_trained_on, chain.validation_volumes):
+        print(f"Note: {volume.name} is trained on as well; its scores say little of other volumes.")
     left = [step.seconds or 0.0 for step in steps if step.state != "done"]
     print(f"Left: roughly {duration(sum(left))} on this machine." if left else "Everything is done.")
 
