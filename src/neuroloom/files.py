@@ -98,6 +98,18 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged. Delete {path.parent} to do that step again.") from error
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file with one object per line, such as a training's curve.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        return [dict(json.loads(line)) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged. Delete {path.parent} to do that step again.") from error
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal text."""
     with open(path, "rb") as file:

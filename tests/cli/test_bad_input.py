@@ -280,6 +280,18 @@ def test_a_place_that_cannot_be(tmp_path: Path, call: Call) -> None:
     assert "nnn/neuroloom.toml cannot be made (File name too long). Choose another place." in error
 
 
+def test_a_damaged_curve(trained: Path, call: Call) -> None:
+    curve = folder_of(trained, "acrlsd") / "curve.jsonl"
+    whole = curve.read_text()
+    try:
+        curve.write_text(whole[:-10])
+        code, _, error = call("report", "--project", trained)
+        assert code == 2
+        assert f"{curve} is damaged. Delete {curve.parent} to do that step again." in error
+    finally:
+        curve.write_text(whole)
+
+
 def test_a_damaged_marker(trained: Path, call: Call) -> None:
     marker = folder_of(trained, "acrlsd") / "done.json"
     whole = marker.read_text()

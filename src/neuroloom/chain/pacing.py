@@ -10,7 +10,6 @@ The numbers of steps are then written down like any others: from there on, nothi
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
-from neuroloom.files import write_text
+from neuroloom.files import read_json_lines, write_text
 from neuroloom.networks.precision import Precision
 from neuroloom.project import FILE_NAME, Project, Training, TrainingLength
 from neuroloom.project.template import render
@@ -136,7 +135,7 @@ def seconds_per_step(curve: Path) -> float:
     Args:
         curve: The trial's `curve.jsonl`. Its first two steps do not count, nor the last, whose batches were ready.
     """
-    entries = [json.loads(line) for line in curve.read_text().splitlines()]
+    entries = read_json_lines(curve)
     stamps = [float(entry["seconds"]) for entry in entries if "seconds" in entry]
     counted = stamps[1 : 2 + TRIAL_STEPS]
     return (counted[-1] - counted[0]) / (len(counted) - 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ from neuroloom.evaluation.report import (
 )
 from neuroloom.evaluation.thresholds import Evaluation
 from neuroloom.evaluation.truth import connected_truth, erode_truth
-from neuroloom.files import write_bytes
+from neuroloom.files import read_json_lines, write_bytes
 from neuroloom.networks.setups import SETUPS
 from neuroloom.pictures import contact_sheet
 from neuroloom.project import LabelledVolume, RawVolume
@@ -140,7 +139,7 @@ def _curves(chain: Chain) -> list[TrainingCurve]:
         file = None if folder is None else folder / "curve.jsonl"
         if file is None or not file.exists():
             continue
-        entries = [json.loads(line) for line in file.read_text().splitlines()]
+        entries = read_json_lines(file)
         losses = [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
         # steps are noisy: show means of about two hundred groups
         size = max(1, len(losses) // 200)

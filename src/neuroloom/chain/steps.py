@@ -7,7 +7,6 @@ train lsd, if the setup needs it -> train SETUP -> for every volume: predict -> 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from neuroloom.blockwise import Stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
+from neuroloom.files import read_json_lines
 from neuroloom.project import LabelledVolume, RawVolume
 
 State = Literal["done", "begun", "to do"]
@@ -152,6 +152,6 @@ def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:
 
 def _last_step(folder: Path) -> tuple[int, float]:
     """The last step of a training that is not done, and the seconds spent until then."""
-    entries = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    entries = read_json_lines(folder / "curve.jsonl")
     steps = [(int(entry["step"]), float(entry["seconds"])) for entry in entries if "seconds" in entry]
     return steps[-1] if steps else (0, 0.0)

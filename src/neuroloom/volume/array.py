@@ -91,7 +91,8 @@ class Volume:
         except Exception as error:  # codecs raise many types; all of them mean a chunk that cannot be decoded
             raise UserError(
                 f"{self.location}: a chunk in the region {tuple(begin)} + {tuple(extent)} cannot be decoded "
-                f"({type(error).__name__}: {error}). The file is truncated or damaged: copy or write it again."
+                f"({type(error).__name__}: {error}). The file is truncated or damaged: copy it again; if it is a "
+                "result, delete its folder and run again."
             ) from error
 
     def read_reflected(self, begin: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
