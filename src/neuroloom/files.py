@@ -62,7 +62,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextlib.contextmanager
 def explain_os_errors(path: Path | str) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or an impossible place into a `UserError` that names the path."""
+    """Turn a full disk or a read-only folder into a `UserError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -76,14 +76,25 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). Choose a folder you may write to, or change its "
                 "permissions, and run the same command again."
             ) from error
-        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
-            raise UserError(f"{path} cannot be made ({error.strerror}). Choose another place.") from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if error.errno in (errno.ENOTDIR, errno.EISDIR):
             raise UserError(
                 f"{path} cannot be made ({error.strerror}): a file lies where a folder is needed, or the other way "
                 "round. Choose another place."
             ) from error
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there yet.
+
+    Raises:
+        UserError: It cannot be made: no permission, no room, a file of that name, or a place that cannot hold it.
+    """
+    try:
+        with explain_os_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made ({error.strerror}). Choose another place.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -134,8 +145,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
     Raises:
         UserError: Another live run holds the lock.
     """
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
     for _ in range(2):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from neuroloom.chain.new_project import propose
 from neuroloom.errors import UserError
-from neuroloom.files import explain_os_errors, write_text
+from neuroloom.files import make_folder, write_text
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
 
@@ -25,14 +26,12 @@ def init_command(
 ) -> None:
     """Write a commented neuroloom.toml; with --from, filled in from the data."""
     file = folder / FILE_NAME
-    with explain_os_errors(file):
-        if file.exists():
-            raise UserError(f"{file} exists already. Edit it, or choose another folder.")
+    if os.path.exists(file):  # unlike Path.exists, no error for a name that cannot be
+        raise UserError(f"{file} exists already. Edit it, or choose another folder.")
     values: dict[str, Any] = {}
     if train or validate or predict:
         values = propose(train or [], validate or [], predict or [], folder)
-    with explain_os_errors(file):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(file, render(values))
     print(f"Wrote {file}.")
     for line in values.pop("_why", []):
