@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +276,31 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path, call: Call, place: str,
     assert re.search(rf"{place} cannot be made.*{said}.*Choose another place\.", error), error
 
 
-def test_a_place_that_cannot_be(tmp_path: Path, call: Call) -> None:
-    code, _, error = call("init", tmp_path / ("n" * 300))
-    assert code == 2
-    assert "nnn cannot be made (File name too long). Choose another place." in error
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("init", "PLACE"),
+        ("sample", "PLACE", "--shape", "16,16,16"),
+        ("import", "PLACE", "--raw", "r.npy", "--voxel-size", "8"),
+    ],
+)
+def test_places_that_cannot_be(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, command: Sequence[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("r.npy", np.full((16, 16, 16), 90, np.uint8))
+    for place, said in (
+        ("n" * 300, "too long"),
+        ("r.npy/v.zarr", r"r\.npy.* cannot be made \((Not a directory|File exists)\)"),
+        (
+            "/proc/nowhere/v.zarr",
+            r"/proc/nowhere.* cannot be made \(No such file or directory\)\. Choose another place\.",
+        ),
+    ):
+        code, _, error = call(*(place if word == "PLACE" else word for word in command))
+        assert code == 2, (place, error)
+        assert re.search(said, error), error
+    assert [path.name for path in tmp_path.iterdir()] == ["r.npy"]
 
 
 def test_a_damaged_curve(trained: Path, call: Call) -> None:

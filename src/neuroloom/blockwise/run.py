@@ -49,8 +49,6 @@ def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) 
     """
     if stage.is_done():
         return read_done(stage)
-    with explain_os_errors(stage.folder):
-        stage.folder.mkdir(parents=True, exist_ok=True)
     with lock(stage.folder / "lock", stage.title):
         if stage.is_done():
             return read_done(stage)

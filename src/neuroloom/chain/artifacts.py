@@ -23,7 +23,7 @@ from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
 from neuroloom.chain.weights import given_model, given_start, weights_problems
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
-from neuroloom.files import explain_os_errors, hash_json, lock, read_json, write_text
+from neuroloom.files import hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
 from neuroloom.models import find_weights, is_path
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
@@ -405,8 +405,6 @@ class Chain:
         agglomerate, file = self.agglomerate(volume), self.evaluation_file(volume)
         if agglomerate is None or file is None or not agglomerate.is_done():
             raise UserError(f"{volume.name} is not agglomerated yet. Run `neuroloom agglomerate {volume.name}` first.")
-        with explain_os_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
         with lock(file.with_suffix(".lock"), f"evaluation of {volume.name}"):
             progress(0, 3, "reading")
             truth = self.truth(volume)

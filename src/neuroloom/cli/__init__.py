@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 
@@ -19,6 +20,8 @@ def main() -> None:
     try:
         app()
     except (UserError, Interrupted, Exception) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whoever asks for such a path first
+            error = UserError(f"The name {error.filename} is too long for a file or folder. Choose a shorter one.")
         if debug:
             traceback.print_exc()
         elif isinstance(error, UserError | Interrupted):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from neuroloom.blockwise.run import interruptible
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import explain_os_errors, hash_file, lock, write_json, write_text
+from neuroloom.files import hash_file, lock, make_folder, write_json, write_text
 from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
 from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
@@ -103,8 +103,7 @@ def train(
     group = group or Group()
     if (folder / "done.json").exists():
         return checkpoint_paths(folder)[0]
-    with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     keep_freed_memory()
     parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), start, scorer, group)
     if not group.first:

@@ -24,7 +24,7 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.files import explain_os_errors
+from neuroloom.files import explain_os_errors, make_folder
 from neuroloom.volume.chunks import checked
 from neuroloom.volume.remote import is_url, open_remote, remote_exists, remote_fingerprint
 
@@ -216,8 +216,8 @@ def create_volume(
     chunk = (*channels, *(max(1, min(int(c), s)) for c, s in zip(chunks, spatial, strict=True)))
     shard = None if shards is None else (*channels, *(int(s) for s in shards))
     location = f"{container}/{dataset.strip('/')}"
+    make_folder(container.parent)
     with explain_os_errors(container):
-        container.parent.mkdir(parents=True, exist_ok=True)
         if (container / dataset.strip("/")).exists():
             if not overwrite:
                 raise UserError(f"{location} exists already. Choose another name, or delete it first.")
