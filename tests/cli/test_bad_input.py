@@ -220,6 +220,11 @@ def test_a_crop_that_the_network_cannot_give(project: Path, call: Call) -> None:
     ("old", "new", "said"),
     [
         ("sigma_nm = 40.0", "sigma_nm = 5000", r"line \d+: `training.sigma_nm` is 5000: .*expected 64 or less"),
+        (
+            "learning_rate = 0.01",
+            "learning_rate = 1e30",
+            r"line \d+: `training.learning_rate` is 1e\+30; expected less than",
+        ),
         ("[0, 0, -1]]", "[0, 0, -1], [-500, 0, 0]]", r"line \d+: `training.neighborhood` has \[-500, 0, 0\], .* known"),
         ('device = "cpu"', 'device = "cuda:0,cuda:1"', r"cannot share a step of 1 crop"),
         ("batch_size = 1", "batch_size = 4\nat_once = 3 #", r"`at_once` is 3; expected a divisor of `batch_size`, 4"),
