@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from neuroloom.chain import open_project
 from neuroloom.chain.new_project import downsampling, fitting_crop, kernels, propose
+from neuroloom.errors import UserError
 from neuroloom.networks import unet
 from neuroloom.networks.setups import network_parameters
 from neuroloom.project import FILE_NAME, Network
 from neuroloom.volume import create_volume
-from small_project import neuroloom
+from small_model import CARD, save_weights
+from small_project import VALUES, make_volume, neuroloom
 
 FACTOR = st.integers(1, 3)
 
@@ -93,6 +95,38 @@ def test_what_validates_is_segmented_once(tmp_path: Path) -> None:
     found = propose([], [tmp_path / "v.zarr"], [f"{tmp_path}/v.zarr/", tmp_path / "whole.zarr"], tmp_path / "p")
     assert [entry["name"] for entry in found["volumes"]["predict"]] == ["whole"]
     assert f"{tmp_path}/v.zarr/ is not among those to predict: what validates is segmented anyway" in found["_why"]
+
+
+def test_a_project_with_given_weights(tmp_path: Path) -> None:
+    make_volume(tmp_path / "v.zarr", 1, (40, 44, 48))
+    network = {"feature_maps": 5, "growth": 2, "downsampling": [[2, 2, 2], [3, 3, 3]]}
+    save_weights(tmp_path / "given" / "mine.ckpt", "acrlsd", network)
+    (tmp_path / "given" / "model.toml").write_text(
+        CARD + "[settings.fragments]\nmin_seed_distance = 7\n[settings.segmentation]\nthreshold = 0.34\n"
+    )
+    # nothing to train on: they predict, and the card's advice is written down
+    init = ("--model", tmp_path / "given" / "mine.ckpt")
+    result = neuroloom("init", tmp_path / "p", "--predict", tmp_path / "v.zarr", *init)
+    assert result.returncode == 0, result.stderr
+    assert "segmentation: threshold 0.34, as the model's card advises" in result.stdout
+    parameters = open_project(tmp_path / "p").parameters
+    assert parameters.prediction.model == "../given/mine.ckpt"
+    assert (parameters.fragments.min_seed_distance, parameters.segmentation.threshold) == (7, 0.34)
+    # something to train on: training starts from them, with their network; the threshold is found anew
+    result = neuroloom("init", tmp_path / "q", "--from", tmp_path / "v.zarr", *init)
+    assert result.returncode == 0, result.stderr
+    parameters = open_project(tmp_path / "q").parameters
+    assert (parameters.prediction.model, parameters.training.start) == (None, "../given/mine.ckpt")
+    assert (parameters.network.feature_maps, parameters.network.downsampling) == (5, ((2, 2, 2), (3, 3, 3)))
+    assert (parameters.training.sigma_nm, parameters.segmentation.threshold) == (VALUES["training"]["sigma_nm"], "auto")
+    assert parameters.training.crop == (36, 42, 48)
+
+
+def test_weights_for_other_voxels_are_refused(tmp_path: Path) -> None:
+    make_volume(tmp_path / "v.zarr", 1, (20, 20, 20), (8.0, 8.0, 8.4))
+    save_weights(tmp_path / "mine.ckpt", "affs")
+    with pytest.raises(UserError, match=r"trained on voxels of 8 x 8 x 8 nm, these volumes have 8 x 8 x 8\.4 nm"):
+        propose([], [], [tmp_path / "v.zarr"], tmp_path, str(tmp_path / "mine.ckpt"))
 
 
 @pytest.mark.real_data

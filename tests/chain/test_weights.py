@@ -70,8 +70,11 @@ def test_given_weights_segment_without_training(project: Path, shipped: None) ->
     predict = chain.predict(chain.volume("val"))
     assert predict is not None
     assert predict.output.open().array.shape == (3, 30, 40, 44)
-    with pytest.raises(UserError, match=r"needs a threshold, and there is no validation volume.*`segmentation\.thresh"):
+    refused = r"needs a threshold, and there is no validation volume.*`segmentation\.thresh"
+    with pytest.raises(UserError, match=refused):
         all_steps(chain)[-1].run(lambda done, total, words: None)
+    with pytest.raises(UserError, match=refused):
+        chain.check_threshold()  # by which `run` begins
     facts = collect(chain).facts
     assert (facts["weights"], facts["setup"], facts["trained on"]) == ("fibsem-8nm", "acrlsd", "nothing")
     with pytest.raises(UserError, match=r"predicts with given weights \(`prediction.model`\), so nothing is trained"):

@@ -25,7 +25,7 @@ from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.models import find_weights, is_path
+from neuroloom.models import find_card, find_weights, is_path
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
 from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block
@@ -456,6 +456,26 @@ class Chain:
 
     # running
 
+    def check_threshold(self, what: str = "Segmenting") -> None:
+        """Make sure that there is, or will be, a threshold to segment with.
+
+        Args:
+            what: Needs it.
+
+        Raises:
+            UserError: There is none, and no volume to choose it on.
+        """
+        if not self.volumes or self.project.threshold is not None or self.validation_volumes:
+            return
+        model = self.parameters.prediction.model
+        card = None if model is None else find_card(model, self.project.folder)
+        advised = None if card is None else card.settings.as_values().get("segmentation", {}).get("threshold")
+        hint = "" if advised is None else f"; the card of {model} advises {advised:g}"
+        raise UserError(
+            f"{what} needs a threshold, and there is no validation volume to choose it on. Add "
+            f"[[volumes.validate]] with truth, or set `segmentation.threshold` in {self.project.file}{hint}."
+        )
+
     def run_stage(self, stage: Stage | None, what: str, progress: Progress) -> None:
         """Do what is missing of a stage.
 
@@ -463,10 +483,7 @@ class Chain:
             UserError: What comes before it is not done.
         """
         if stage is None and self.weights() is not None:
-            raise UserError(
-                f"{what} needs a threshold, and there is no validation volume to choose it on. Add "
-                f"[[volumes.validate]] with truth, or set `segmentation.threshold` in {self.project.file}."
-            )
+            self.check_threshold(what)
         if stage is None:
             raise UserError(
                 f"{what} needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything."

@@ -4,6 +4,7 @@ voxel size   -> pooling: an axis is pooled where its voxels are not two or more 
              -> kernels: an axis is left alone (1) where its voxels are that much longer, except at the lowest level
 volumes      -> sigma: from the thickness of the labels, no larger than its window fits into the volumes
              -> crop: what the network can give, no larger than the smallest volume to train on
+weights      -> with given ones, network and sigma are theirs, and their card advises on the rest
 
                                 pooling            kernels
                 8 x 8 x 8 nm    2 2 2   2 2 2      3 3 3   3 3 3   3 3 3
@@ -19,19 +20,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuroloom.chain.weights import same_voxel_size, times
+from neuroloom.errors import UserError
+from neuroloom.models import find_card, find_weights, is_path
 from neuroloom.networks import unet
-from neuroloom.networks.setups import network_parameters
+from neuroloom.networks.setups import SETUPS, network_parameters
 from neuroloom.project import Network, Training
 from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import DATASETS, Triple
-from neuroloom.volume.checking.advice import describe_volumes
+from neuroloom.volume.checking.advice import describe_volumes, seen_from
 
 LEVELS = len(Network().downsampling)
 
 
 def propose(
-    train: Sequence[str | Path], validate: Sequence[str | Path], predict: Sequence[str | Path], folder: str | Path
+    train: Sequence[str | Path],
+    validate: Sequence[str | Path],
+    predict: Sequence[str | Path],
+    folder: str | Path,
+    model: str | None = None,
 ) -> dict[str, Any]:
     """The parts of a project file that the data decide.
 
@@ -40,17 +48,23 @@ def propose(
         validate: Labelled containers to score on.
         predict: Containers to segment.
         folder: The project's folder; paths are written as seen from there.
+        model: Weights to predict with, or, with volumes to train on, to start training from: a model's name or a
+            checkpoint.
 
     Returns:
         Values as they nest in the project file; under "_why", sentences on how they were found.
 
     Raises:
-        UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels.
+        UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels; the model is not there,
+            or is for another voxel size.
     """
     validated = {os.path.realpath(path) for path in validate}
     twice = [path for path in predict if os.path.realpath(path) in validated]
     values = describe_volumes(train, validate, [path for path in predict if path not in twice], folder)
     values["_why"] += [f"{path} is not among those to predict: what validates is segmented anyway" for path in twice]
+    shapes = [open_volume(path, DATASETS["labels"]).shape for path in train]
+    if model is not None:
+        return _with_model(values, model, folder, shapes)
     pooling = downsampling(values["voxel_size"])
     if pooling != Network().downsampling:
         values["network"] = {"downsampling": [list(level) for level in pooling]}
@@ -61,18 +75,58 @@ def propose(
         values["_why"].append(f"kernels {[list(level) for level in extents]}: likewise; the lowest level sees all axes")
     else:
         extents = ()
-    wanted = Training().crop
-    shapes = [open_volume(path, DATASETS["labels"]).shape for path in train]
     if shapes and values["training"]["sigma_nm"] > (limit := largest_sigma(shapes, values["voxel_size"])):
         values["training"]["sigma_nm"] = float(math.floor(limit))
         values["_why"].append(f"sigma_nm {math.floor(limit)} all the same: its window would not fit into the volumes")
-    crop = fitting_crop(Network(downsampling=pooling, kernels=extents), wanted, shapes)
+    _fit_crop(values, Network(downsampling=pooling, kernels=extents), shapes)
+    return values
+
+
+def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: Sequence[Triple]) -> dict[str, Any]:
+    """A project that predicts with given weights, or trains on from them, with what goes well with them."""
+    weights, card = find_weights(model), find_card(model)
+    trained, size = weights.metadata, values["voxel_size"]
+    if not same_voxel_size(trained.voxel_size, size):
+        raise UserError(
+            f"The model {model} was trained on voxels of {times(trained.voxel_size)} nm, these volumes have "
+            f"{times(size)} nm (z, y, x). Leave --model out to train a network for them."
+        )
+    named = seen_from(folder, model) if is_path(model) else model
+    settings = card.settings.as_values() if card else {}
+    if shapes:
+        network = trained.network.model_dump(mode="json")
+        values["network"] = {key: network[key] for key in Network.model_fields if network[key]}
+        training: dict[str, Any] = {"start": named}
+        if SETUPS[trained.setup].gives_affinities:
+            training |= {"setup": trained.setup, "neighborhood": [list(offset) for offset in trained.neighborhood]}
+        if trained.sigma_nm is not None:
+            training["sigma_nm"] = trained.sigma_nm
+        values["training"] = training
+        values["_why"] = [why for why in values["_why"] if not why.startswith("sigma_nm")]
+        values["_why"].append(f"training starts from {model}: setup, network and sigma are those of the model")
+        _fit_crop(values, Network.model_validate(values["network"]), shapes)
+    else:
+        values["prediction"] = {"model": named}
+        values["_why"].append(f"the model {model} predicts; nothing is trained")
+    if shapes or "validate" in values["volumes"]:
+        # the threshold is chosen on the project's own truth, or with its own network
+        settings.pop("segmentation", None)
+    for section, given in settings.items():
+        values[section] = given
+        what = ", ".join(f"{key} {value}" for key, value in given.items())
+        values["_why"].append(f"{section}: {what}, as the model's card advises")
+    return values
+
+
+def _fit_crop(values: dict[str, Any], network: Network, shapes: Sequence[Triple]) -> None:
+    """Make crops smaller where the network or the volumes to train on want it."""
+    wanted = Training().crop
+    crop = fitting_crop(network, wanted, shapes)
     if crop != wanted:
         values["training"] = {**values.get("training", {}), "crop": list(crop)}
         values["_why"].append(
             f"crop {list(crop)}: no larger than the smallest volume to train on, and what the network can give"
         )
-    return values
 
 
 def downsampling(voxel_size: Sequence[float]) -> tuple[Triple, ...]:

@@ -9,7 +9,7 @@ training.start      everything must be as in the project: training goes on with 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.errors import UserError
@@ -76,10 +76,10 @@ def _model_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
             "fragments are cut from these three."
         )
         return [(place, message)]
-    if not _close(trained.voxel_size, parameters.voxel_size):
+    if not same_voxel_size(trained.voxel_size, parameters.voxel_size):
         message = (
-            f"{said} was trained on voxels of {_times(trained.voxel_size)} nm, the project's are "
-            f"{_times(parameters.voxel_size)} nm. Bring volumes to its voxel size, or train a network for yours."
+            f"{said} was trained on voxels of {times(trained.voxel_size)} nm, the project's are "
+            f"{times(parameters.voxel_size)} nm. Bring volumes to its voxel size, or train a network for yours."
         )
         return [(place, message)]
     return block_problems("prediction", parameters.prediction.block, "the network's factor", _factor(weights))
@@ -122,15 +122,17 @@ def _differences(parameters: Parameters, start: Metadata) -> Iterator[str]:
         yield f"`training.neighborhood` {_text(start.neighborhood)} instead of {_text(training.neighborhood)}"
     if start.sigma_nm is not None and abs(start.sigma_nm - training.sigma_nm) > 1e-6:
         yield f"`training.sigma_nm` {start.sigma_nm:g} instead of {training.sigma_nm:g}"
-    if not _close(start.voxel_size, parameters.voxel_size):
-        yield f"voxels of {_times(start.voxel_size)} nm instead of {_times(parameters.voxel_size)} nm"
+    if not same_voxel_size(start.voxel_size, parameters.voxel_size):
+        yield f"voxels of {times(start.voxel_size)} nm instead of {times(parameters.voxel_size)} nm"
 
 
-def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def same_voxel_size(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two voxel sizes in nm are equal but for rounding."""
     return all(abs(x - y) <= 1e-3 * y for x, y in zip(a, b, strict=True))
 
 
-def _times(values: tuple[float, ...]) -> str:
+def times(values: Sequence[float]) -> str:
+    """Extents or sizes in words: 8 x 8 x 8."""
     return " x ".join(f"{v:g}" for v in values)
 
 

@@ -23,6 +23,13 @@ def init_command(
     ] = None,
     validate: Annotated[list[str] | None, typer.Option(help="Hand-segmented volumes to validate on.")] = None,
     predict: Annotated[list[str] | None, typer.Option(help="Volumes to segment.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Predict with these weights (a name from `neuroloom models`, or a checkpoint); with --from, start "
+            "training from them."
+        ),
+    ] = None,
 ) -> None:
     """Write a commented neuroloom.toml; with --from, filled in from the data."""
     file = folder / FILE_NAME
@@ -30,12 +37,14 @@ def init_command(
         raise UserError(f"{file} exists already. Edit it, or choose another folder.")
     values: dict[str, Any] = {}
     if train or validate or predict:
-        values = propose(train or [], validate or [], predict or [], folder)
+        values = propose(train or [], validate or [], predict or [], folder, model)
+    elif model is not None:
+        raise UserError("--model needs volumes: --predict to segment, or --from to train on.")
     make_folder(folder)
     write_text(file, render(values))
     print(f"Wrote {file}.")
     for line in values.pop("_why", []):
         print(f"  {line}")
-    if not train:
+    if not train and model is None:
         print("Fill in the volumes, then:")
     print(f"Next: neuroloom run --dry-run --project {folder}")

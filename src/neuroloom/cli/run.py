@@ -37,6 +37,7 @@ def run_command(
             return
     else:
         print_plan(chain, steps)
+    chain.check_threshold()
     if dry_run:
         return
     run_all(chain, quiet=as_json)

@@ -4,6 +4,17 @@ card        what people should know of a model          registry    shipped mode
 """
 
 from neuroloom.models.card import Author, Card, Citation
-from neuroloom.models.registry import Model, Weights, find_model, find_weights, is_path, shipped_models
+from neuroloom.models.registry import Model, Weights, find_card, find_model, find_weights, is_path, shipped_models
 
-__all__ = ["Author", "Card", "Citation", "Model", "Weights", "find_model", "find_weights", "is_path", "shipped_models"]
+__all__ = [
+    "Author",
+    "Card",
+    "Citation",
+    "Model",
+    "Weights",
+    "find_card",
+    "find_model",
+    "find_weights",
+    "is_path",
+    "shipped_models",
+]

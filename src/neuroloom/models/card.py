@@ -6,16 +6,20 @@ trained_on = "…"
 voi = 1.51                                         [[citations]]
 voi_convention = "…"                               text = "…"
                                                    doi = "10.1038/…"
+[settings.segmentation]
+threshold = 0.3                                    as in a project file: what goes well with these weights
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuroloom.errors import UserError
+from neuroloom.project import Agglomeration, Fragments, Segmentation
 
 
 class Author(BaseModel):
@@ -48,6 +52,26 @@ class Citation(BaseModel):
     doi: str | None = Field(None, pattern=r"^10\.\d{4,9}/\S+$")
 
 
+class Settings(BaseModel):
+    """Sections of a project file that go well with a model's weights; only keys that are set count.
+
+    Attributes:
+        fragments: How affinities are cut.
+        agglomeration: How fragments are joined.
+        segmentation: The merge threshold, chosen on tissue that the weights have not learned.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fragments: Fragments = Fragments()
+    agglomeration: Agglomeration = Agglomeration()
+    segmentation: Segmentation = Segmentation()
+
+    def as_values(self) -> dict[str, dict[str, Any]]:
+        """What is set, as it nests in a project file."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
 class Card(BaseModel):
     """What people should know of a model; what networks need is in its checkpoint.
 
@@ -59,6 +83,7 @@ class Card(BaseModel):
         trained_on: The volumes, with their source and licence.
         voi: Split + merge in bits on a volume it was not trained on.
         voi_convention: Which volume, and how the score is defined.
+        settings: What to set in a project that predicts with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +95,7 @@ class Card(BaseModel):
     trained_on: str | None = None
     voi: float | None = Field(None, ge=0)
     voi_convention: str | None = None
+    settings: Settings = Settings()
 
 
 def read_card(path: Path) -> Card:

@@ -17,6 +17,7 @@ from neuroloom.networks.checkpoint import Metadata, load_checkpoint
 from neuroloom.networks.unet import parameter_count
 
 FOLDER = Path(__file__).parent / "weights"
+CARD_NAME = "model.toml"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def shipped_models() -> dict[str, Model]:
         UserError: A card is not valid.
     """
     models = {}
-    for file in sorted(FOLDER.glob("*/model.toml")):
+    for file in sorted(FOLDER.glob(f"*/{CARD_NAME}")):
         text = file.with_name("card.md")
         models[file.parent.name] = Model(
             name=file.parent.name,
@@ -119,6 +120,22 @@ def find_weights(name_or_path: str, folder: Path = Path()) -> Weights:
     """
     path = folder / Path(name_or_path).expanduser() if is_path(name_or_path) else find_model(name_or_path).checkpoint
     return read_weights(path)
+
+
+def find_card(name_or_path: str, folder: Path = Path()) -> Card | None:
+    """The card of a shipped model, or the one beside a checkpoint; None where there is none.
+
+    Args:
+        name_or_path: As for `find_weights`.
+        folder: Where relative paths start.
+
+    Raises:
+        UserError: There is no such model, or the card is not valid.
+    """
+    if not is_path(name_or_path):
+        return find_model(name_or_path).card
+    beside = (folder / Path(name_or_path).expanduser()).with_name(CARD_NAME)
+    return read_card(beside) if beside.exists() else None
 
 
 def read_weights(path: Path) -> Weights:

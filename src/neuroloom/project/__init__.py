@@ -10,11 +10,14 @@ from neuroloom.project.loading import FILE_NAME, Project, block_problems, defaul
 from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
     NEAREST,
+    Agglomeration,
+    Fragments,
     LabelledVolume,
     MergeFunction,
     Network,
     Parameters,
     RawVolume,
+    Segmentation,
     Training,
     TrainingLength,
     Triple,
@@ -24,7 +27,9 @@ from neuroloom.project.parameters import (
 __all__ = [
     "FILE_NAME",
     "NEAREST",
+    "Agglomeration",
     "Augmentation",
+    "Fragments",
     "LabelledVolume",
     "MergeFunction",
     "Network",
@@ -32,6 +37,7 @@ __all__ = [
     "Problem",
     "Project",
     "RawVolume",
+    "Segmentation",
     "Training",
     "TrainingLength",
     "Triple",

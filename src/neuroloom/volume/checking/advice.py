@@ -107,7 +107,7 @@ def describe_volumes(
     names: set[str] = set()
     for kind, paths in groups.items():
         for path in paths:
-            entry: dict[str, Any] = {"name": _name(Path(path), names), "path": _seen_from(folder, path)}
+            entry: dict[str, Any] = {"name": _name(Path(path), names), "path": seen_from(folder, path)}
             if kind != "predict":
                 open_volume(path, DATASETS["labels"])  # a missing one is told now
                 if has_dataset(path, DATASETS["mask"]):
@@ -135,7 +135,7 @@ def _name(path: Path, taken: set[str]) -> str:
     return name
 
 
-def _seen_from(folder: str | Path, path: str | Path) -> str:
+def seen_from(folder: str | Path, path: str | Path) -> str:
     """A path relative to a folder, or as it is where the two share nothing but the root; URLs as they are."""
     if is_url(path):
         return str(path)
