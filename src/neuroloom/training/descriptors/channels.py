@@ -1,8 +1,4 @@
-"""From moments to channels, from there to rows of blocks, and from these to voxels.
-
-Rows are stored one after the other, and copied to their voxels in the order of these at last: writing a label's
-voxels when its column is done would touch every part of memory many times.
-"""
+"""From moments to channels, and from there to voxels."""
 
 from __future__ import annotations
 
@@ -10,6 +6,8 @@ import math
 
 import numpy as np
 from numba import njit
+
+from neuroloom.training.descriptors.runs import COLUMN_WIDTH
 
 SMALLEST_VARIANCE = 1e-3
 """Lower bound of the variances in nm^2, which keeps the Pearson coefficients finite."""
@@ -19,73 +17,84 @@ ROUNDING = 1e-5
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-def normalise_voxel(moments, width, x, farthest, sigma, step, out):  # type: ignore[no-untyped-def]
-    """Moments xx, x, S, y, yx, yy, zx, z, zy, zz (of `width` voxels each, in voxels) at x -> descriptors (10) there.
+def normalise(moments, count, farthest, sigma, step, out):  # type: ignore[no-untyped-def]
+    """Moments xx, x, S, y, yx, yy, zx, z, zy, zz in voxels -> descriptors of the first `count` voxels.
+
+    Both are one row of `COLUMN_WIDTH` voxels after the other.
 
     Mean offsets are divided by `farthest`, variances by `sigma` squared, all in nm as `step`, the size of a voxel.
     """
-    size = np.float64(moments[2 * width + x])
-    total = size if size > 0 else 1.0
-    mz, my = moments[7 * width + x] / total * step[0], moments[3 * width + x] / total * step[1]
-    mx = moments[width + x] / total * step[2]
-    zz, yy = moments[9 * width + x] / total * step[0] ** 2, moments[5 * width + x] / total * step[1] ** 2
-    xx = moments[x] / total * step[2] ** 2
-    vz, vy, vx = zz - mz * mz, yy - my * my, xx - mx * mx
-    flat_z, flat_y, flat_x = vz < ROUNDING * zz, vy < ROUNDING * yy, vx < ROUNDING * xx
-    vz = SMALLEST_VARIANCE if flat_z else max(vz, SMALLEST_VARIANCE)
-    vy = SMALLEST_VARIANCE if flat_y else max(vy, SMALLEST_VARIANCE)
-    vx = SMALLEST_VARIANCE if flat_x else max(vx, SMALLEST_VARIANCE)
-    zy = zx = yx = 0.0
-    if not (flat_z or flat_y):
-        zy = (moments[8 * width + x] / total * step[0] * step[1] - mz * my) / math.sqrt(vz * vy)
-    if not (flat_z or flat_x):
-        zx = (moments[6 * width + x] / total * step[0] * step[2] - mz * mx) / math.sqrt(vz * vx)
-    if not (flat_y or flat_x):
-        yx = (moments[4 * width + x] / total * step[1] * step[2] - my * mx) / math.sqrt(vy * vx)
-    out[0, x] = min(max(mz / farthest[0] * 0.5 + 0.5, 0.0), 1.0)
-    out[1, x] = min(max(my / farthest[1] * 0.5 + 0.5, 0.0), 1.0)
-    out[2, x] = min(max(mx / farthest[2] * 0.5 + 0.5, 0.0), 1.0)
-    out[3, x] = min(vz / (sigma[0] * sigma[0]), 1.0)
-    out[4, x] = min(vy / (sigma[1] * sigma[1]), 1.0)
-    out[5, x] = min(vx / (sigma[2] * sigma[2]), 1.0)
-    out[6, x] = min(max(zy * 0.5 + 0.5, 0.0), 1.0)
-    out[7, x] = min(max(zx * 0.5 + 0.5, 0.0), 1.0)
-    out[8, x] = min(max(yx * 0.5 + 0.5, 0.0), 1.0)
-    out[9, x] = min(size, 1.0)
+    step_z, step_y, step_x = step
+    far_z, far_y, far_x = 0.5 / farthest[0], 0.5 / farthest[1], 0.5 / farthest[2]
+    scale_z, scale_y, scale_x = 1 / sigma[0] ** 2, 1 / sigma[1] ** 2, 1 / sigma[2] ** 2
+    # without branches, so that the compiler makes vector code of it
+    for x in range(count):
+        size = np.float64(moments[2 * COLUMN_WIDTH + x])
+        weight = 1 / (size if size > 0 else 1.0)
+        mz, my, mx = (
+            moments[7 * COLUMN_WIDTH + x] * weight * step_z,
+            moments[3 * COLUMN_WIDTH + x] * weight * step_y,
+            moments[COLUMN_WIDTH + x] * weight * step_x,
+        )
+        zz, yy, xx = (
+            moments[9 * COLUMN_WIDTH + x] * weight * (step_z * step_z),
+            moments[5 * COLUMN_WIDTH + x] * weight * (step_y * step_y),
+            moments[x] * weight * (step_x * step_x),
+        )
+        vz, vy, vx = zz - mz * mz, yy - my * my, xx - mx * mx
+        flat_z, flat_y, flat_x = vz < ROUNDING * zz, vy < ROUNDING * yy, vx < ROUNDING * xx
+        vz = SMALLEST_VARIANCE if flat_z else max(vz, SMALLEST_VARIANCE)
+        vy = SMALLEST_VARIANCE if flat_y else max(vy, SMALLEST_VARIANCE)
+        vx = SMALLEST_VARIANCE if flat_x else max(vx, SMALLEST_VARIANCE)
+        zy = (moments[8 * COLUMN_WIDTH + x] * weight * (step_z * step_y) - mz * my) / math.sqrt(vz * vy)
+        zx = (moments[6 * COLUMN_WIDTH + x] * weight * (step_z * step_x) - mz * mx) / math.sqrt(vz * vx)
+        yx = (moments[4 * COLUMN_WIDTH + x] * weight * (step_y * step_x) - my * mx) / math.sqrt(vy * vx)
+        zy = 0.0 if flat_z | flat_y else zy
+        zx = 0.0 if flat_z | flat_x else zx
+        yx = 0.0 if flat_y | flat_x else yx
+        out[x] = min(max(mz * far_z + 0.5, 0.0), 1.0)
+        out[COLUMN_WIDTH + x] = min(max(my * far_y + 0.5, 0.0), 1.0)
+        out[2 * COLUMN_WIDTH + x] = min(max(mx * far_x + 0.5, 0.0), 1.0)
+        out[3 * COLUMN_WIDTH + x] = min(vz * scale_z, 1.0)
+        out[4 * COLUMN_WIDTH + x] = min(vy * scale_y, 1.0)
+        out[5 * COLUMN_WIDTH + x] = min(vx * scale_x, 1.0)
+        out[6 * COLUMN_WIDTH + x] = min(max(zy * 0.5 + 0.5, 0.0), 1.0)
+        out[7 * COLUMN_WIDTH + x] = min(max(zx * 0.5 + 0.5, 0.0), 1.0)
+        out[8 * COLUMN_WIDTH + x] = min(max(yx * 0.5 + 0.5, 0.0), 1.0)
+        out[9 * COLUMN_WIDTH + x] = min(size, 1.0)
 
 
 @njit(nogil=True, cache=True)
-def store(descriptors, x0, x1, start, row, channels, repeat, values):  # type: ignore[no-untyped-def]
-    """Copy the chosen channels of blocks x0 to x1, of which `start` is the first block's x, to their row in `values`.
+def write(descriptors, start, end, row, runs, channels, repeats, window, repeated, out):  # type: ignore[no-untyped-def]
+    """Copy descriptors of the blocks `start` to `end` of a row to the voxels of its runs.
 
-    A row (first x, last x + 1, blocks in rows before) lies there channel by channel, every block `repeat` times.
+    Args:
+        descriptors: (10 * `COLUMN_WIDTH`), from block `start` on.
+        start, end: First and last + 1 block, x.
+        row: As of `find_rows`.
+        runs: z, y, first x, last x + 1 (n, 4) in voxels.
+        channels: Those that are wanted.
+        repeats: Voxels of a block, z y x.
+        window: What `out` shows, (3, 2).
+        repeated: Room for 10 * `COLUMN_WIDTH` * repeats[2].
+        out: (channels, z, y, x).
     """
-    length = (row[1] - row[0]) * repeat
-    for channel in range(len(channels)):
-        begin = row[2] * repeat * len(channels) + channel * length + (start + x0 - row[0]) * repeat
-        source = descriptors[channels[channel], x0:x1]
-        to = values[begin : begin + (x1 - x0) * repeat]
-        if repeat == 1:
-            for x in range(len(to)):
-                to[x] = source[x]
-        else:
-            for x in range(len(source)):
+    repeat = repeats[2]
+    if repeat > 1:
+        for channel in channels:
+            source, to = descriptors[channel * COLUMN_WIDTH :], repeated[channel * COLUMN_WIDTH * repeat :]
+            for x in range(end - start):
                 for k in range(repeat):
                     to[x * repeat + k] = source[x]
-
-
-@njit(nogil=True, cache=True)
-def spread(voxels, row_of, rows, values, repeat, window, out):  # type: ignore[no-untyped-def]
-    """Copy to the voxels of runs what their rows of blocks hold in `values`; `out` shows `window`."""
-    channels = len(out)
-    for run in range(len(voxels)):
-        z, y, first, last = voxels[run]
-        row = rows[row_of[run]]
-        length = (row[1] - row[0]) * repeat
-        begin = row[2] * repeat * channels - row[0] * repeat + first
-        for channel in range(channels):
-            source = values[begin : begin + last - first]
-            to = out[channel, z - window[0, 0], y - window[1, 0], first - window[2, 0] : last - window[2, 0]]
-            for x in range(len(source)):
+    else:
+        repeated = descriptors
+    for run in range(row[4], row[5]):
+        z, y = runs[run, 0] - window[0, 0], runs[run, 1] - window[1, 0]
+        first, last = max(runs[run, 2], start * repeat), min(runs[run, 3], end * repeat)
+        if first >= last:
+            continue
+        for number in range(len(channels)):
+            to = out[number, z, y, first - window[2, 0] : last - window[2, 0]]
+            source = repeated[channels[number] * COLUMN_WIDTH * repeat + first - start * repeat :]
+            for x in range(len(to)):
                 to[x] = source[x]
-            begin += length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numba
@@ -11,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.training.descriptors.arguments import check, check_components, check_roi
-from neuroloom.training.descriptors.channels import spread
 from neuroloom.training.descriptors.moments import gaussian_columns
-from neuroloom.training.descriptors.runs import find_columns, find_rows, find_runs
+from neuroloom.training.descriptors.runs import find_columns, find_rows, find_runs, sort_runs
 from neuroloom.training.descriptors.sphere import sphere_columns
 from neuroloom.training.descriptors.windows import Window
 
@@ -87,64 +87,44 @@ def _fill(
     """Write the descriptors of `labels`, computed on every n-th voxel, into `out`, which shows `region` of them."""
     if out.size == 0:
         return
-    # wanted: runs of blocks in which a label has voxels; seen: runs of those n-th voxels that have the label
-    run_label, runs, voxels = find_runs(labels, repeats, region)
-    if len(runs) == 0:
-        return
-    order = np.argsort(run_label, kind="stable")
-    wanted_label, wanted = run_label[order], runs[order]
-    coarse = np.ascontiguousarray(labels[:: repeats[0], :: repeats[1], :: repeats[2]])
-    everything = np.array([[0, size] for size in coarse.shape])
-    seen_label, seen, _ = find_runs(coarse, np.ones(3, dtype=np.int64), everything)
-    seen_order = np.argsort(seen_label, kind="stable")
-    seen_label, seen = seen_label[seen_order], seen[seen_order]
-    first = np.flatnonzero(np.concatenate([[True], wanted_label[1:] != wanted_label[:-1]]))
-    ids = wanted_label[first]
-    # per label: first and last run of both kinds
-    group = np.stack(
-        [
-            first,
-            np.append(first[1:], len(wanted)),
-            np.searchsorted(seen_label, ids, side="left"),
-            np.searchsorted(seen_label, ids, side="right"),
-        ],
-        axis=1,
-    )
-
-    # several runs of voxels can share a row of blocks: `row_of` of the sorted runs
-    row_of, rows = find_rows(wanted_label, wanted)
-    places = np.empty((len(rows) - 1, 2), dtype=np.int64)  # z, y
-    places[row_of] = wanted[:, :2]
-    repeat = int(repeats[2])
-    values = np.empty(int(rows[-1, 2]) * repeat * len(channels), dtype=np.float32)
-
-    # large ones first, dealt out in turn: threads take the next share when they are done with one
-    columns = find_columns(wanted, group)
-    columns = columns[np.argsort(-columns[:, 5], kind="stable")]
     threads = numba.get_num_threads()
-    shares = min(len(columns), 8 * threads)
-
-    def fill(share: int) -> None:
-        own = columns[share::shares]
-        fill_columns(own, group, wanted, seen, places, row_of, rows, channels, repeat, values)
-
-    row_of_run = np.empty_like(row_of)
-    row_of_run[order] = row_of
-    # parts of the runs with whole planes of blocks
-    planes = np.linspace(runs[0, 0], runs[-1, 0] + 1, 8 * threads + 1).astype(np.int64)
-    parts = np.searchsorted(runs[:, 0], planes)
-
-    def copy(part: int) -> None:
-        own = slice(parts[part], parts[part + 1])
-        spread(voxels[own], row_of_run[own], rows, values, repeat, region, out)
-
     # plain threads rather than numba's own: callers may themselves be threads, or processes made by fork
-    if threads == 1 or shares == 1:
-        for share in range(shares):
-            fill(share)
-        for part in range(len(parts) - 1):
-            copy(part)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, range(shares)))
-            list(pool.map(copy, range(len(parts) - 1)))
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        in_turn = pool.map if pool else map
+        # wanted: runs of voxels; seen: runs of those n-th voxels that have the label
+        coarse = np.ascontiguousarray(labels[:: repeats[0], :: repeats[1], :: repeats[2]])
+        ones = np.ones(3, dtype=np.int64)
+        everything = np.array([[0, size] for size in coarse.shape])
+        parts = [
+            *((labels, repeats, slab) for slab in _slabs(region, int(repeats[0]), 2 * threads)),
+            *((coarse, ones, slab) for slab in _slabs(everything, 1, 2 * threads)),
+        ]
+        found = list(in_turn(lambda part: find_runs(*part), parts))
+        half = len(found) - len(_slabs(everything, 1, 2 * threads))
+        wanted, first_run, seen, first_seen = sort_runs(*_joined(found[:half]), *_joined(found[half:]))
+        rows, first_row = find_rows(first_run, wanted, repeats)
+        columns = find_columns(rows, first_row)
+        # large ones first, dealt out in turn: threads take the next share when they are done with one
+        columns = columns[np.argsort(-columns[:, 5], kind="stable")]
+        shares = min(len(columns), 8 * threads)
+
+        def fill(share: int) -> None:
+            fill_columns(
+                columns[share::shares], first_row, rows, wanted, first_seen, seen, channels, repeats, region, out
+            )
+
+        list(in_turn(fill, range(shares)))
+
+
+def _slabs(window: NDArray[np.int64], repeat: int, number: int) -> list[NDArray[np.int64]]:
+    """A window (3, 2) cut along z, where blocks of `repeat` planes end, into about `number` parts."""
+    first, last = int(window[0, 0]), int(window[0, 1])
+    blocks = np.arange(first // repeat, -(-last // repeat))
+    cuts = [max(first, int(part[0]) * repeat) for part in np.array_split(blocks, number) if len(part)]
+    ends = [*cuts[1:], last]
+    return [np.array([[a, b], *window[1:]]) for a, b in zip(cuts, ends, strict=True)]
+
+
+def _joined(found: list[tuple[NDArray[np.int64], NDArray[np.int32]]]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Labels and runs of several slabs."""
+    return np.concatenate([labels for labels, _ in found]), np.concatenate([runs for _, runs in found])

@@ -18,8 +18,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.training.descriptors.channels import normalise_voxel, store
+from neuroloom.training.descriptors.channels import normalise, write
+from neuroloom.training.descriptors.runs import COLUMN_WIDTH
+from neuroloom.training.descriptors.vectors import LANES, weighted_sums
 from neuroloom.training.descriptors.windows import gaussian_moments
+
+_along_y = weighted_sums([(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (2, 2)])
+"""xx, x, one -> xx, x, one, y, yx, yy."""
+_along_z = weighted_sums([*((0, n) for n in range(6)), (1, 1), (1, 2), (1, 3), (2, 2)])
+"""xx, x, one, y, yx, yy -> xx, x, S, y, yx, yy, zx, z, zy, zz."""
 
 
 def gaussian_columns(
@@ -34,7 +41,7 @@ def gaussian_columns(
         flat: there is one plane only, and no z.
 
     Returns:
-        A function of columns, group, wanted, seen, places, row_of, rows, channels, repeat and values (see `compute`).
+        A function of columns, first_row, rows, runs, first_seen, seen, channels, repeats, window and out (see `compute`).
     """
     z, y, x = (gaussian_moments(deviation / size) for deviation, size in zip(sigma, step, strict=True))
     if flat:
@@ -53,123 +60,98 @@ def gaussian_columns(
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 def _fill_columns(  # type: ignore[no-untyped-def]
     kernel_z, kernel_y, radius_x, behind, sigma, step,
-    columns, group, wanted, seen, places, row_of, rows, channels, repeat, values,
+    columns, first_row, rows, runs, first_seen, seen, channels, repeats, window, out,
 ):  # fmt: skip
     """Descriptors of all voxels that belong to these columns."""
     kz, ky = kernel_z.astype(np.float32), kernel_y.astype(np.float32)
     radius_z, radius_y = kz.shape[1] // 2, ky.shape[1] // 2
     zero = behind.shape[1] // 2
+    moments = np.empty(10 * COLUMN_WIDTH, dtype=np.float32)  # xx, x, S, y, yx, yy, zx, z, zy, zz
+    descriptors = np.empty(10 * COLUMN_WIDTH, dtype=np.float32)
+    repeated = np.empty(10 * COLUMN_WIDTH * repeats[2], dtype=np.float32)
     for number in range(len(columns)):
         label, ya, yb, xa, xb, _ = columns[number]
-        first_wanted, last_wanted, first_seen, last_seen = group[label]
+        begin_seen, end_seen = first_seen[label], first_seen[label + 1]
 
         # what is wanted in this column: range of z, and which y
         z0 = 2**31
         z1 = 0
         needed = np.zeros(yb - ya, dtype=np.bool_)
-        for r in range(first_wanted, last_wanted):
-            z, y, first, last = wanted[r]
-            if y < ya or y >= yb or first >= xb or last <= xa:
+        for row in range(first_row[label], first_row[label + 1]):
+            y = rows[row, 1]
+            if y < ya or y >= yb or rows[row, 2] >= xb or rows[row, 3] <= xa:
                 continue
-            z0, z1 = min(z0, z), max(z1, z + 1)
+            z0, z1 = min(z0, rows[row, 0]), max(z1, rows[row, 0] + 1)
             needed[y - ya] = True
         if z1 <= z0:
             continue
 
         # planes that can matter to it
         begin, end = z0 - radius_z, z1 + radius_z
-        if last_seen > first_seen:
-            begin, end = max(begin, seen[first_seen, 0]), min(end, seen[last_seen - 1, 0] + 1)
+        if end_seen > begin_seen:
+            begin, end = max(begin, seen[begin_seen, 0]), min(end, seen[end_seen - 1, 0] + 1)
         end = max(begin, end)
         y_begin, y_end = ya - radius_y, yb + radius_y
-        width = xb - xa
+        width = (xb - xa + LANES - 1) // LANES * LANES
         lines = np.empty((y_end - y_begin, 3 * width), dtype=np.float32)  # xx, x, one
-        line_used = np.empty(y_end - y_begin, dtype=np.bool_)
-        used = np.empty(2 * max(radius_y, radius_z) + 1, dtype=np.int64)
+        used_lines = np.empty(y_end - y_begin, dtype=np.int64)
         planes = np.empty((yb - ya, end - begin, 6 * width), dtype=np.float32)  # xx, x, one, y, yx, yy
-        plane_used = np.zeros((yb - ya, end - begin), dtype=np.bool_)
+        used_planes = np.empty((yb - ya, end - begin), dtype=np.int64)
+        planes_of = np.zeros(yb - ya, dtype=np.int64)  # how many of them are used
 
-        r = first_seen
-        while r < last_seen and seen[r, 0] < begin:
+        r = begin_seen
+        while r < end_seen and seen[r, 0] < begin:
             r += 1
         for z in range(begin, end):
             # along x
-            line_used[:] = False
-            while r < last_seen and seen[r, 0] == z:
-                y, first, last = seen[r, 1], seen[r, 2], seen[r, 3]
+            count = 0
+            while r < end_seen and seen[r, 0] == z:
+                y, first, last = seen[r, 1] - y_begin, seen[r, 2], seen[r, 3]
                 r += 1
-                if y < y_begin or y >= y_end or last + radius_x <= xa or first - radius_x >= xb:
+                if y < 0 or y >= len(lines) or last + radius_x <= xa or first - radius_x >= xb:
                     continue
-                line = lines[y - y_begin]
-                if not line_used[y - y_begin]:
-                    line_used[y - y_begin] = True
+                line = lines[y]
+                if count == 0 or used_lines[count - 1] != y:
+                    used_lines[count] = y
+                    count += 1
                     line[:] = 0
                 for k in range(3):
                     _add_difference(line, (2 - k) * width, behind[k], zero + xa - last, zero + xa - first, width)
             # along y
-            for y in range(ya, yb):
-                if not needed[y - ya]:
+            low = high = 0
+            for y in range(yb - ya):
+                # lines y to y + 2 radius_y
+                while low < count and used_lines[low] < y:
+                    low += 1
+                while high < count and used_lines[high] <= y + 2 * radius_y:
+                    high += 1
+                if not needed[y] or low == high:
                     continue
-                count = 0
-                for other in range(y - radius_y - y_begin, y + radius_y + 1 - y_begin):
-                    if line_used[other]:
-                        used[count] = other
-                        count += 1
-                if count == 0:
-                    continue
-                plane_used[y - ya, z - begin] = True
-                plane = planes[y - ya, z - begin]
-                plane[:] = 0
-                centre = y - y_begin - radius_y
-                # two lines at a time, since writing the sums is what takes the time
-                for pair in range(0, count, 2):
-                    one, two = used[pair], used[min(pair + 1, count - 1)]
-                    line, line2 = lines[one], lines[two]
-                    g, tg, ttg = ky[0, one - centre], ky[1, one - centre], ky[2, one - centre]
-                    h, th, tth = ky[0, two - centre], ky[1, two - centre], ky[2, two - centre]
-                    if pair + 1 == count:
-                        h = th = tth = np.float32(0)
-                    _add_two(plane, 0, g, line, h, line2, 0, 3 * width)
-                    _add_two(plane, 3 * width, tg, line, th, line2, 2 * width, width)
-                    _add_two(plane, 4 * width, tg, line, th, line2, width, width)
-                    _add_two(plane, 5 * width, ttg, line, tth, line2, 2 * width, width)
+                used_planes[y, planes_of[y]] = z - begin
+                planes_of[y] += 1
+                for x in range(0, width, LANES):
+                    _along_y(ky, y, used_lines[low:high], lines, width, x, planes[y, z - begin], width, x)
 
         # along z, for one row of what is wanted at a time
-        moments = np.empty(10 * width, dtype=np.float32)  # xx, x, S, y, yx, yy, zx, z, zy, zz
-        descriptors = np.empty((10, width), dtype=np.float32)
-        for row in range(row_of[first_wanted], row_of[last_wanted - 1] + 1):
-            z, y = places[row]
-            x0, x1 = max(rows[row, 0] - xa, 0), min(rows[row, 1], xb) - xa
-            if y < ya or y >= yb or x0 >= x1:
+        lows, highs = np.zeros(yb - ya, dtype=np.int64), np.zeros(yb - ya, dtype=np.int64)
+        for row in range(first_row[label], first_row[label + 1]):
+            z, y = rows[row, 0] - begin, rows[row, 1] - ya
+            x0, x1 = max(rows[row, 2], xa) - xa, min(rows[row, 3], xb) - xa
+            if y < 0 or y >= yb - ya or x0 >= x1:
                 continue
-            moments[:] = 0
-            count = 0
-            for other in range(max(z - radius_z, begin), min(z + radius_z + 1, end)):
-                if plane_used[y - ya, other - begin]:
-                    used[count] = other - begin
-                    count += 1
-            centre = z - begin - radius_z
-            for pair in range(0, count, 2):
-                one, two = used[pair], used[min(pair + 1, count - 1)]
-                plane, plane2 = planes[y - ya, one], planes[y - ya, two]
-                g, tg, ttg = kz[0, one - centre], kz[1, one - centre], kz[2, one - centre]
-                h, th, tth = kz[0, two - centre], kz[1, two - centre], kz[2, two - centre]
-                if pair + 1 == count:
-                    h = th = tth = np.float32(0)
-                _add_two(moments, 0, g, plane, h, plane2, 0, 6 * width)
-                _add_two(moments, 6 * width, tg, plane, th, plane2, width, 3 * width)
-                _add_two(moments, 9 * width, ttg, plane, tth, plane2, 2 * width, width)
-            for x in range(x0, x1):
-                normalise_voxel(moments, width, x, sigma, sigma, step, descriptors)
-            store(descriptors, x0, x1, xa, rows[row], channels, repeat, values)
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"})
-def _add_two(total, start, g, one, h, two, begin, count):  # type: ignore[no-untyped-def]
-    """total += g one + h two over `count` values: slices from 0 on, which the compiler turns into vector code."""
-    sums, first, second = total[start : start + count], one[begin : begin + count], two[begin : begin + count]
-    for i in range(len(sums)):
-        sums[i] += g * first[i] + h * second[i]
+            low, high = lows[y], highs[y]
+            while low < planes_of[y] and used_planes[y, low] < z - radius_z:
+                low += 1
+            while high < planes_of[y] and used_planes[y, high] <= z + radius_z:
+                high += 1
+            lows[y], highs[y] = low, high
+            x0 = x0 // LANES * LANES
+            for x in range(x0, x1, LANES):
+                _along_z(
+                    kz, z - radius_z, used_planes[y, low:high], planes[y], width, x, moments, COLUMN_WIDTH, x - x0
+                )
+            normalise(moments, (x1 - x0 + LANES - 1) // LANES * LANES, sigma, sigma, step, descriptors)
+            write(descriptors, xa + x0, xa + x1, rows[row], runs, channels, repeats, window, repeated, out)
 
 
 @njit(nogil=True, cache=True)

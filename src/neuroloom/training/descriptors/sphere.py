@@ -20,7 +20,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroloom.training.descriptors.channels import normalise_voxel, store
+from neuroloom.training.descriptors.channels import normalise, write
+from neuroloom.training.descriptors.runs import COLUMN_WIDTH
 from neuroloom.training.descriptors.windows import half_widths
 
 
@@ -36,7 +37,7 @@ def sphere_columns(
         flat: there is one plane only, and no z.
 
     Returns:
-        A function of columns, group, wanted, seen, places, row_of, rows, channels, repeat and values (see `compute`).
+        A function of columns, first_row, rows, runs, first_seen, seen, channels, repeats, window and out (see `compute`).
     """
     half = half_widths((sigma / step).tolist())
     if flat:
@@ -52,14 +53,18 @@ def sphere_columns(
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
 def _fill_columns(  # type: ignore[no-untyped-def]
-    half, volume, farthest, sigma, step, columns, group, wanted, seen, places, row_of, rows, channels, repeat, values
-):
+    half, volume, farthest, sigma, step,
+    columns, first_row, rows, runs, first_seen, seen, channels, repeats, window, out,
+):  # fmt: skip
     """Descriptors of all voxels that belong to these columns."""
     radius_z, radius_y, reach = half.shape[0] // 2, half.shape[1] // 2, half.max()
     depth = half.shape[0]
+    moments = np.empty((10, COLUMN_WIDTH), dtype=np.float64)  # uu, u, S, y, yu, yy, zu, z, zy, zz
+    as_one_row = moments.reshape(-1)
+    descriptors = np.empty(10 * COLUMN_WIDTH, dtype=np.float32)
+    repeated = np.empty(10 * COLUMN_WIDTH * repeats[2], dtype=np.float32)
     for column in range(len(columns)):
         label, ya, yb, xa, xb, _ = columns[column]
-        first_wanted, last_wanted, first_seen, last_seen = group[label]
         width = xb - xa
         y_begin, y_end, x_begin = ya - radius_y, yb + radius_y, xa - reach
         # plane, row, running sums of 1, u, u^2, where u = 0 is x_begin
@@ -67,15 +72,12 @@ def _fill_columns(  # type: ignore[no-untyped-def]
         used = np.zeros((depth, y_end - y_begin), dtype=np.bool_)
         differences = np.empty((2, width), dtype=np.float64)  # of one row: 1, u
         plane = np.empty((6, width), dtype=np.float64)  # uu, u, one, y, yu, yy
-        moments = np.empty((10, width), dtype=np.float64)  # uu, u, S, y, yu, yy, zu, z, zy, zz
-        as_one_row = moments.reshape(-1)
-        descriptors = np.empty((10, width), dtype=np.float32)
 
-        following = wanted[first_wanted, 0] - radius_z
-        s = first_seen
-        for number in range(row_of[first_wanted], row_of[last_wanted - 1] + 1):
-            z, y = places[number]
-            x0, x1 = max(rows[number, 0] - xa, 0), min(rows[number, 1], xb) - xa
+        following = rows[first_row[label], 0] - radius_z
+        s, last_seen = first_seen[label], first_seen[label + 1]
+        for number in range(first_row[label], first_row[label + 1]):
+            z, y = rows[number, 0], rows[number, 1]
+            x0, x1 = max(rows[number, 2], xa) - xa, min(rows[number, 3], xb) - xa
             if y < ya or y >= yb or x0 >= x1:
                 continue
             following = max(following, z - radius_z)
@@ -122,9 +124,8 @@ def _fill_columns(  # type: ignore[no-untyped-def]
                 _add(moments[9], dz * dz, plane[2], count)
             _centre(moments, x0 + reach, count)
             moments[:, :count] /= volume
-            for x in range(count):
-                normalise_voxel(as_one_row, width, x, farthest, sigma, step, descriptors)
-            store(descriptors, 0, count, xa + x0, rows[number], channels, repeat, values)
+            normalise(as_one_row, count, farthest, sigma, step, descriptors)
+            write(descriptors, xa + x0, xa + x1, rows[number], runs, channels, repeats, window, repeated, out)
 
 
 @njit(nogil=True, cache=True)
