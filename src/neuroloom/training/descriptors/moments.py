@@ -41,7 +41,8 @@ def gaussian_columns(
         flat: there is one plane only, and no z.
 
     Returns:
-        A function of columns, first_row, rows, runs, first_seen, seen, channels, repeats, window and out (see `compute`).
+        A function of columns, first_row, rows, runs, first_seen, seen, channels, repeats, window and out (see
+        `compute`).
     """
     z, y, x = (gaussian_moments(deviation / size) for deviation, size in zip(sigma, step, strict=True))
     if flat:
@@ -147,9 +148,7 @@ def _fill_columns(  # type: ignore[no-untyped-def]
             lows[y], highs[y] = low, high
             x0 = x0 // LANES * LANES
             for x in range(x0, x1, LANES):
-                _along_z(
-                    kz, z - radius_z, used_planes[y, low:high], planes[y], width, x, moments, COLUMN_WIDTH, x - x0
-                )
+                _along_z(kz, z - radius_z, used_planes[y, low:high], planes[y], width, x, moments, COLUMN_WIDTH, x - x0)
             normalise(moments, (x1 - x0 + LANES - 1) // LANES * LANES, sigma, sigma, step, descriptors)
             write(descriptors, xa + x0, xa + x1, rows[row], runs, channels, repeats, window, repeated, out)
 

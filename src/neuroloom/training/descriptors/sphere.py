@@ -37,7 +37,8 @@ def sphere_columns(
         flat: there is one plane only, and no z.
 
     Returns:
-        A function of columns, first_row, rows, runs, first_seen, seen, channels, repeats, window and out (see `compute`).
+        A function of columns, first_row, rows, runs, first_seen, seen, channels, repeats, window and out (see
+        `compute`).
     """
     half = half_widths((sigma / step).tolist())
     if flat:

@@ -1,6 +1,7 @@
 """Weighted sums of rows, eight voxels at a time: the innermost loop of descriptors, as vector instructions.
 
-    out[o][x .. x + 8] = sum over n of   weights[power of o][places[n] - centre] * rows[places[n]][channel of o][x .. x + 8]
+    out[o][x .. x + 8] = sum over n of   weights[power of o][places[n] - centre]
+                                         * rows[places[n]][channel of o][x .. x + 8]
 
 All sums of eight voxels stay in registers while n runs. A compiler finds this only for long rows: those of a neurite
 are about ten voxels long. Whatever the processor has for vectors is used; without, there are eight single numbers.
@@ -69,11 +70,11 @@ def weighted_sums(outputs: Sequence[tuple[int, int]]) -> Any:
         powers = range(max(power for power, _ in outputs) + 1)
         channels = sorted({channel for _, channel in outputs})
 
-        def at(array, index, as_type=None):  # type: ignore[no-untyped-def]
+        def at(array: Any, index: Any, as_type: Any = None) -> Any:
             place = builder.gep(array.data, [index])
             return place if as_type is None else builder.bitcast(place, as_type.as_pointer())
 
-        def times(number, factor):  # type: ignore[no-untyped-def]
+        def times(number: Any, factor: int) -> Any:
             return builder.mul(ir.Constant(number.type, factor), number)
 
         totals = [cgutils.alloca_once(builder, _VECTOR) for _ in outputs]
