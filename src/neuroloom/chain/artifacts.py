@@ -307,6 +307,7 @@ class Chain:
             raw=raw,
             checkpoint=checkpoint,
             checkpoint_sha256=sha256,
+            mirrors=settings.mirrors,
             device=self.parameters.resources.device,
             precision=self.parameters.resources.precision,
         )

@@ -58,6 +58,8 @@ def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: 
     every, steps = parameters.training.score_every, parameters.training.affinities.iterations
     if every == 0:
         return 0.0
+    once_each = parameters.prediction.model_copy(update={"mirrors": 1})
+    parameters = parameters.model_copy(update={"prediction": once_each})  # while training, mirror images are left out
     names = ("predict", "fragments", *["agglomerate"] * len(MERGE_FUNCTIONS), "evaluate")
     once = sum(stage(parameters, name, shape, networks) for name in names for shape in shapes)
     return -(-steps // every) * once
@@ -105,7 +107,7 @@ def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[U
     voxels = math.prod(shape)
     if name == "predict":
         rate = EFFICIENCY * _rate(parameters, networks[-1].feature_maps)
-        return SECONDS_PER_STAGE + voxels * _operations_per_voxel(networks) / rate
+        return SECONDS_PER_STAGE + parameters.prediction.mirrors * voxels * _operations_per_voxel(networks) / rate
     workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
 

@@ -1,4 +1,4 @@
-"""Raw to affinities: tiling and the fused two-network predictor."""
+"""Raw to affinities: tiling, the fused two-network predictor, and means over mirror images."""
 
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.prediction.stage import Predict, default_block

@@ -15,6 +15,7 @@ from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
 from neuroloom.networks.unet import UNetParameters, context
+from neuroloom.prediction.mirrors import mirrored
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
@@ -27,6 +28,7 @@ class Predict(Stage):
         raw: `(z, y, x)` uint8, or float32 in [0, 1].
         checkpoint: The network; an AcrLSD checkpoint holds its descriptor network.
         checkpoint_sha256: The file's content; stands for the checkpoint in the fingerprint.
+        mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
         device: Where the networks run; not fingerprinted, though it may change a grey value.
         precision: "auto", "fp32" or "bf16"; likewise.
     """
@@ -37,6 +39,7 @@ class Predict(Stage):
     raw: Source
     checkpoint: Path
     checkpoint_sha256: str
+    mirrors: int = 1
     device: str = "auto"
     precision: str = "auto"
 
@@ -87,7 +90,7 @@ class Predict(Stage):
 
     def process(self, block: Block) -> None:
         """Predict one block; where its context leaves the volume, raw is reflected."""
-        predictor = _predictor(self.checkpoint, self.device, self.precision)
+        predictor = mirrored(_predictor(self.checkpoint, self.device, self.precision), self.mirrors)
         shape = (int(block.write_roi.shape[0]), int(block.write_roi.shape[1]), int(block.write_roi.shape[2]))
         begin = block.write_roi.begin - Coordinate(predictor.margin)
         raw = self.raw.open().read_reflected(begin, predictor.input_shape(shape))

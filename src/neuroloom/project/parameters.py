@@ -223,6 +223,12 @@ class Prediction(Section):
         None, description="voxels predicted at once; multiples of the network's factor; default: fits the memory"
     )
 
+    mirrors: Literal[1, 2, 4, 8] = Field(
+        1,
+        description="predictions that are averaged: of the volume and of mirror images of it; more find borders "
+        "better, and take so many times longer",
+    )
+
 
 class Fragments(Section):
     """Affinities to supervoxels."""
