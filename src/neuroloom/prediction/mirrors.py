@@ -96,9 +96,8 @@ class MirroredPredictor:
         for axes in self.images:
             begin, end = self._window(axes, shape)
             window = tuple(slice(m + b, m + e) for m, b, e in zip(self.margin, begin, end, strict=True))
-            found = np.flip(
-                self.predictor(np.flip(raw[window], axes), self._region(axes, shape)), [a + 1 for a in axes]
-            )
+            found = self.predictor(np.flip(raw[window], axes), self._region(axes, shape))
+            found = np.flip(found, tuple(axis + 1 for axis in axes))
             for channel, offset in enumerate(offsets):
                 along = {axis for axis in range(3) if offset[axis]}
                 if not along <= set(axes) and along & set(axes):
