@@ -96,8 +96,8 @@ class MirroredPredictor:
         for axes in self.images:
             begin, end = self._window(axes, shape)
             window = tuple(slice(m + b, m + e) for m, b, e in zip(self.margin, begin, end, strict=True))
-            found = self.predictor(np.flip(raw[window], axes), self._region(axes, shape))
-            found = np.flip(found, tuple(axis + 1 for axis in axes))
+            of_image = self.predictor(np.flip(raw[window], axes), self._region(axes, shape))
+            found = np.flip(of_image, tuple(axis + 1 for axis in axes))
             for channel, offset in enumerate(offsets):
                 along = {axis for axis in range(3) if offset[axis]}
                 if not along <= set(axes) and along & set(axes):
@@ -105,7 +105,7 @@ class MirroredPredictor:
                 moved = [offset[axis] if along <= set(axes) else 0 for axis in range(3)]
                 first = [(self._low[axis] if axis in axes else 0) + moved[axis] for axis in range(3)]
                 place = tuple(slice(f, f + n) for f, n in zip(first, shape, strict=True))
-                total[channel] += found[(channel, *place)]
+                total[channel] += found[channel][place]
                 count[channel] += 1
         half = (count // 2)[:, None, None, None]
         return ((total + half) // count[:, None, None, None]).astype(np.uint8)
