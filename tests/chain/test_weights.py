@@ -18,7 +18,7 @@ from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
 from small_model import save_weights, ship
-from small_project import VALUES, make_project
+from small_project import VALUES, make_project, neuroloom
 
 Call = Callable[..., tuple[int, str, str]]
 QUICK = {"lsd": {"iterations": 1}, "affinities": {"iterations": 1}, "learning_rate": 1e-12}
@@ -217,3 +217,19 @@ def test_there_may_be_no_models(call: Call, tmp_path: Path, monkeypatch: pytest.
     code, out, _ = call("models")
     assert code == 0
     assert "No models come with this version yet" in out
+
+
+@pytest.mark.system
+def test_a_threshold_that_is_set_is_the_one_that_is_scored(project: Path) -> None:
+    # not among those that are tried; whatever the scores say
+    change(project, prediction={"model": "acrlsd.ckpt"}, segmentation={"threshold": 0.333})
+    result = neuroloom("run", "--project", project)
+    assert result.returncode == 0, result.stderr
+    chain = Chain(open_project(project))
+    evaluation = chain.evaluation(chain.validation_volumes[0])
+    assert evaluation is not None
+    used = evaluation.used
+    assert used.threshold == 0.333
+    assert f"{used.plain.voi_sum:.3f}, truth eroded" in result.stdout
+    assert f"threshold 0.333: set in the project; the best would be {evaluation.best_threshold:g} with" in result.stdout
+    assert "at threshold 0.333 (set in the project" in chain.project.report_file.read_text()

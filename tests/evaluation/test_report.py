@@ -148,7 +148,7 @@ def test_the_whole_page(content: ReportContent) -> None:
     first = content.errors[0].error
     for text in (
         "A run", "0.2 Mvoxel/s", "hist_quant_75", "torch", "length = 5", "make demo", "Small crops flatter.",
-        "reached", "missed", f"{best.plain.voi_sum:.3f}", f"chosen: {best.threshold:g}", content.evaluation.convention,
+        "reached", "missed", f"{best.plain.voi_sum:.3f}", f"used: {best.threshold:g}", content.evaluation.convention,
         compare(content.contenders), "808, 16, 24 nm", ", ".join(map(str, first.position)), f"{first.bits:.3f} bits",
     ):  # fmt: skip
         assert text in page.text, text

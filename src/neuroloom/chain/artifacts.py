@@ -386,16 +386,27 @@ class Chain:
             "agglomeration": agglomerate.fingerprint(),
             "truth": [_fingerprint(path, name) for name in (volume.labels, volume.mask) if name],
             "not_scored": sorted({*volume.zero_ids, *volume.ignore_ids}),
-            "thresholds": self.parameters.segmentation.thresholds,
+            "thresholds": self._scored_thresholds,
             "enclosed": self.parameters.segmentation.enclosed,
             "version": 2,
         }
         return self.project.evaluation_file(volume.name, hash_json(identity))
 
+    @property
+    def _scored_thresholds(self) -> tuple[float, ...]:
+        """All that are tried, and one that is set."""
+        settings = self.parameters.segmentation
+        fixed = () if settings.threshold == "auto" else (settings.threshold,)
+        return tuple(sorted({*settings.thresholds, *fixed}))
+
     def evaluation(self, volume: LabelledVolume) -> Evaluation | None:
         """The scores of a validation volume, or None while they are not computed."""
         file = self.evaluation_file(volume)
-        return Evaluation.model_validate_json(file.read_text()) if file and file.exists() else None
+        if file is None or not file.exists():
+            return None
+        wanted = self.parameters.segmentation.threshold
+        scores = Evaluation.model_validate_json(file.read_text())
+        return scores.model_copy(update={"fixed_threshold": None if wanted == "auto" else wanted})
 
     def evaluate(self, volume: LabelledVolume, progress: Progress) -> None:
         """Score a validation volume at every threshold.
@@ -414,7 +425,7 @@ class Chain:
             progress(1, 3, "scoring")
             settings, graph = self.parameters.segmentation, agglomerate.graph
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
-            tables = lookup_tables(forest, settings.thresholds, touching, settings.enclosed)
+            tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed)
             z, y, x = self.parameters.voxel_size
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=z >= 2 * max(y, x))
             progress(2, 3, "writing")

@@ -96,16 +96,16 @@ def collect(chain: Chain) -> ReportContent:
 def _summary(chain: Chain, volume: LabelledVolume | None, evaluation: Evaluation | None) -> str:
     if volume is None or evaluation is None:
         return "No validation volume is scored yet."
-    best = evaluation.best
+    used = evaluation.used
     seen = (
         "was trained on as well (other volumes will be worse)"
         if chain.is_trained_on(volume)
         else "was never trained on"
     )
     return (
-        f"On {volume.name}, which {seen}, the segmentation at threshold {best.threshold:g} differs from "
-        f"the truth by {best.plain.voi_sum:.3f} bits (VOI split {best.plain.voi_split:.3f}, merge "
-        f"{best.plain.voi_merge:.3f})."
+        f"On {volume.name}, which {seen}, the segmentation at threshold {used.threshold:g} "
+        f"({evaluation.why_used}) differs from the truth by {used.plain.voi_sum:.3f} bits (VOI split "
+        f"{used.plain.voi_split:.3f}, merge {used.plain.voi_merge:.3f})."
     )
 
 
@@ -262,11 +262,11 @@ def _results(chain: Chain) -> list[Result]:
         evaluation = chain.evaluation(volume)
         if evaluation is None:
             continue
-        best = evaluation.best
+        used = evaluation.used
         for name, scores in (
-            ("all annotated voxels", best.plain),
-            ("truth eroded by one voxel", best.eroded_1),
-            ("truth eroded by two voxels", best.eroded_2),
+            ("all annotated voxels", used.plain),
+            ("truth eroded by one voxel", used.eroded_1),
+            ("truth eroded by two voxels", used.eroded_2),
         ):
             if scores is None:
                 continue
@@ -275,7 +275,7 @@ def _results(chain: Chain) -> list[Result]:
                     what=f"VOI sum on {volume.name}, {name}",
                     value=f"{scores.voi_sum:.3f} bits",
                     convention=f"split {scores.voi_split:.3f} + merge {scores.voi_merge:.3f}; adapted Rand error "
-                    f"{scores.adapted_rand_error:.3f}; threshold {best.threshold:g}",
+                    f"{scores.adapted_rand_error:.3f}; threshold {used.threshold:g} ({evaluation.why_used})",
                 )
             )
     return results

@@ -138,7 +138,7 @@ def _other_results(stage: Stage) -> bool:
 def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:
     evaluation = chain.evaluation(volume)
     file = chain.evaluation_file(volume)
-    why = f"VOI sum {evaluation.best.plain.voi_sum:.3f}" if evaluation else "not scored"
+    why = f"VOI sum {evaluation.used.plain.voi_sum:.3f}" if evaluation else "not scored"
     size = chain.raw(volume).open().shape
     return Step(
         f"evaluate {volume.name}",

@@ -90,12 +90,12 @@ def print_results(chain: Chain) -> None:
         evaluation = chain.evaluation(volume)
         if evaluation is None:
             continue
-        best = evaluation.best
-        line = f"VOI sum on {volume.name}: {best.plain.voi_sum:.3f}"
-        for name, scores in (("one voxel", best.eroded_1), ("two", best.eroded_2)):
+        used = evaluation.used
+        line = f"VOI sum on {volume.name}: {used.plain.voi_sum:.3f}"
+        for name, scores in (("one voxel", used.eroded_1), ("two", used.eroded_2)):
             if scores is not None:
                 line += f", truth eroded by {name} {scores.voi_sum:.3f}"
-        print(f"{line} (bits, split + merge, truth 0 ignored, threshold {best.threshold:g})")
+        print(f"{line} (bits, split + merge, truth 0 ignored, threshold {used.threshold:g}: {evaluation.why_used})")
     for segmented in chain.volumes:
         stage = chain.segment(segmented)
         if stage is not None and stage.is_done():

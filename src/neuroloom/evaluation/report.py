@@ -304,7 +304,7 @@ def _voi_charts(evaluation: Evaluation) -> list[tuple[str, Markup]]:
             title=f"VOI against threshold, {name}",
             x_label="threshold (merge score)",
             y_label="bits",
-            mark=(evaluation.best_threshold, f"chosen: {evaluation.best_threshold:g}"),
+            mark=(evaluation.used.threshold, f"used: {evaluation.used.threshold:g}"),
         )
         charts.append((name, chart))
     return charts

@@ -53,6 +53,8 @@ class Evaluation(BaseModel):
         truth_labels: Number of truth labels scored.
         best_threshold: The threshold of the lowest plain VOI sum.
         thresholds: Scores of each threshold, in rising order.
+        fixed_threshold: One of them that was set beforehand and is used whatever the scores say; None where the best
+            one is.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,11 +66,25 @@ class Evaluation(BaseModel):
     truth_labels: int
     best_threshold: float
     thresholds: tuple[ThresholdScores, ...]
+    fixed_threshold: float | None = None
 
     @property
     def best(self) -> ThresholdScores:
         """Scores of the best threshold."""
         return next(entry for entry in self.thresholds if entry.threshold == self.best_threshold)
+
+    @property
+    def used(self) -> ThresholdScores:
+        """Scores of the threshold that volumes are segmented with."""
+        wanted = self.best_threshold if self.fixed_threshold is None else self.fixed_threshold
+        return next(entry for entry in self.thresholds if entry.threshold == wanted)
+
+    @property
+    def why_used(self) -> str:
+        """In a few words: the best one, or how far a fixed one is from it."""
+        if self.fixed_threshold is None:
+            return "the best"
+        return f"set in the project; the best would be {self.best_threshold:g} with {self.best.plain.voi_sum:.3f}"
 
     @property
     def reason(self) -> str:
