@@ -49,7 +49,7 @@ def gaussian_columns(
         z = np.array([[1.0], [0.0], [0.0]])
     # running sums of the x kernels, backwards and continued, so that neither direction nor border needs care:
     # sum of k(u - v) for a <= u < b is behind[v - b] - behind[v - a]
-    reach = extent[2] + x.shape[1]
+    reach = extent[2] + x.shape[1] + LANES  # columns are filled up to whole `LANES`
     radius = x.shape[1] // 2
     ahead = np.zeros((3, 2 * reach + 1))
     ahead[:, reach - radius + 1 : reach + radius + 2] = np.cumsum(x, axis=1)
