@@ -21,6 +21,7 @@ from .conftest import MakeJob, MakeVolume
         {"crop": (14, 12, 12)},
         {"batch_size": 2},
         {"iterations": 7},
+        {"raw_first": 2},
         {"learning_rate": 2e-3},
         {"weight_average": 0.9},
         {"seed": 1},

@@ -112,6 +112,35 @@ class TestLearning:
         same = found[name].shape == expected[name].shape and torch.allclose(found[name], expected[name], atol=1e-6)
         assert same == begins
 
+    def test_descriptors_may_join_later(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=2)
+        lsd = train(job, tmp_path / "lsd")
+        second = job.model_copy(
+            update={"setup": "acrlsd", "iterations": 4, "raw_first": 2, "checkpoint_every": 1, "weight_average": 0.0}
+        )
+        used: list[float] = []
+
+        def follow(done: int, total: int, words: str) -> None:
+            weight = load_checkpoint(tmp_path / "later" / "last.ckpt").network.down[0][0].weight if done > 1 else None
+            if weight is not None:  # of the step before
+                used.append(float(weight[:, 1:].detach().abs().max()))
+
+        train(second, tmp_path / "later", lsd, follow)
+        assert used[:2] == [0.0, 0.0]
+        assert used[2] > 0
+        # stopped in either part, it goes on to the same weights
+        for step in (1, 3):
+
+            def stop(done: int, total: int, words: str, step: int = step) -> None:
+                if done == step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            folder = tmp_path / f"stopped-{step}"
+            with pytest.raises(Interrupted):
+                train(second, folder, lsd, stop)
+            train(second, folder, lsd)
+            assert_same(state(folder)["network"], state(tmp_path / "later")["network"])
+
     @pytest.mark.parametrize("setup", ["mtlsd", "aclsd"])
     def test_the_other_setups(self, make_job: MakeJob, tmp_path: Path, setup: str) -> None:
         job = make_job(iterations=1)

@@ -158,6 +158,10 @@ class Chain:
             at_once=settings.at_once,
             recompute=settings.recompute,
             iterations=length.iterations,
+            # given weights know descriptors already; others take no notice of them until they come
+            raw_first=round(settings.descriptors_after * length.iterations)
+            if SETUPS[setup].inputs == ("raw", "lsd") and start is None
+            else 0,
             learning_rate=settings.learning_rate,
             schedule=settings.schedule,
             seed=settings.seed,

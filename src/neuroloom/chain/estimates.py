@@ -66,7 +66,7 @@ def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: 
 
 
 def step_operations(parameters: Parameters, setup: str) -> float:
-    """Operations of forward passes that take as long as one training step, with the descriptor network's forward pass.
+    """Operations of forward passes that take as long as a training step in the mean, with the descriptor network's.
 
     Args:
         parameters: The project.
@@ -77,7 +77,8 @@ def step_operations(parameters: Parameters, setup: str) -> float:
     operations = PASSES * unet.flop(network, inner)
     if SETUPS[setup].needs_lsd_network:
         lsd = geometry(parameters, "lsd")
-        operations += unet.flop(lsd, unet.input_shape(lsd, inner))
+        left_out = parameters.training.descriptors_after if "raw" in SETUPS[setup].inputs else 0.0
+        operations += (1 - left_out) * unet.flop(lsd, unet.input_shape(lsd, inner))
     return operations * parameters.training.batch_size
 
 

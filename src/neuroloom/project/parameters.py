@@ -163,6 +163,11 @@ class Training(Section):
     seed: int = Field(0, ge=0, description="of everything random in training")
     lsd: TrainingLength = Field(TrainingLength(iterations=2000), description="the descriptor network")
     affinities: TrainingLength = Field(TrainingLength(iterations=2000), description="the affinity network")
+    descriptors_after: Fraction = Field(
+        0.0,
+        description="share of the affinity network's steps before descriptors join the image; such steps take less "
+        "than half the time",
+    )
     baseline: bool = Field(
         False, description="also train the same network straight from raw, for about as long, and compare"
     )

@@ -68,6 +68,8 @@ class TrainingJob(BaseModel):
             fingerprint.
         recompute: Keep less for the way back and compute it again; not part of the fingerprint.
         iterations: Steps.
+        raw_first: The first so many iterations of a network that sees raw and descriptors go without descriptors (they
+            are 0): a third to a half of the time of the others.
         learning_rate: Of Adam after the warm-up.
         schedule: How it falls: "cosine" to a fiftieth, or "plateau": by half when scores stop getting better.
         weight_average: Checkpoints hold a running average of the weights that keeps this share of itself per step;
@@ -100,6 +102,7 @@ class TrainingJob(BaseModel):
     at_once: int | None = Field(None, ge=1)
     recompute: bool = False
     iterations: int
+    raw_first: int = Field(0, ge=0)
     learning_rate: float
     schedule: Literal["cosine", "plateau"] = "cosine"
     weight_average: float = Field(0.995, ge=0, lt=1)
@@ -125,6 +128,8 @@ class TrainingJob(BaseModel):
             for volume in group:
                 for key in ("name", "path", "raw", "labels", "mask"):
                     del volume[key]
+        if self.raw_first == 0:  # as it was before there was such a thing
+            del kept["raw_first"]
         return hash_json({"version": VERSION, **kept})
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import threading
 import time
@@ -30,7 +31,7 @@ from neuroloom.files import hash_file, lock, make_folder, write_json, write_text
 from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
 from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
-from neuroloom.networks.setups import SETUPS
+from neuroloom.networks.setups import LSD_CHANNELS, SETUPS
 from neuroloom.networks.unet import UNet, crop
 from neuroloom.training.augmentation import NO_AUGMENTATION
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
@@ -147,6 +148,10 @@ class _Trainer:
                 )
         check_labels(training.arrays)
         self.batches = BatchMaker(job, training, raw_shape, self.device, job.augmentation, job.crops_at_once)
+        # without descriptors, raw need only be as large as the affinity network's input
+        self.first_batches = BatchMaker(
+            job, training, self.inner_shape, self.device, job.augmentation, job.crops_at_once
+        )
         self.held_out: list[tuple[Batch, torch.Tensor]] = []
         if job.validation and group.first:
             validation = Crops(job.validation, job.seed + 1, job.crop)
@@ -275,10 +280,13 @@ class _Trainer:
         """This process's parts of every step that is left, prepared ahead; none of a step that is left out."""
         per_step = self.job.parts
         own = self.group.own(per_step)
-        steps = range(self.step, self.job.iterations)
-        kept = (n for n in steps if n not in self.skipped)
-        ahead = self.batches.ahead(n * per_step + part for n in kept for part in own)
-        for number in steps:
+        border = max(self.step, min(self.job.raw_first, self.job.iterations))
+        first, rest = range(self.step, border), range(border, self.job.iterations)
+        ahead = itertools.chain.from_iterable(
+            maker.ahead(n * per_step + part for n in steps if n not in self.skipped for part in own)
+            for maker, steps in ((self.first_batches, first), (self.batches, rest))
+        )
+        for number in (*first, *rest):
             before = time.monotonic()
             parts = [] if number in self.skipped else [next(ahead)[1] for _ in own]
             self.waited += time.monotonic() - before
@@ -389,6 +397,9 @@ class _Trainer:
                 channels.append(crop(raw, self.inner_shape))
                 continue
             assert self.lsd is not None
+            if raw.shape[2:] == self.inner_shape:  # made by `first_batches`
+                channels.append(raw.new_zeros((len(raw), LSD_CHANNELS, *self.inner_shape)))
+                continue
             with torch.no_grad():
                 descriptors = self._run(self.lsd.network, raw)
             channels.append(crop(descriptors, self.inner_shape).mul(255).round_().div_(255))
