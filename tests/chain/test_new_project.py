@@ -102,7 +102,8 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     network = {"feature_maps": 5, "growth": 2, "downsampling": [[2, 2, 2], [3, 3, 3]]}
     save_weights(tmp_path / "given" / "mine.ckpt", "acrlsd", network)
     (tmp_path / "given" / "model.toml").write_text(
-        CARD + "[settings.fragments]\nmin_seed_distance = 7\n[settings.segmentation]\nthreshold = 0.34\n"
+        CARD
+        + "[settings.prediction]\nmirrors = 2\n[settings.fragments]\nmin_seed_distance = 7\n[settings.segmentation]\nthreshold = 0.34\n"
     )
     # nothing to train on: they predict, and the card's advice is written down
     init = ("--model", tmp_path / "given" / "mine.ckpt")
@@ -110,7 +111,7 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "segmentation: threshold 0.34, as the model's card advises" in result.stdout
     parameters = open_project(tmp_path / "p").parameters
-    assert parameters.prediction.model == "../given/mine.ckpt"
+    assert (parameters.prediction.model, parameters.prediction.mirrors) == ("../given/mine.ckpt", 2)
     assert (parameters.fragments.min_seed_distance, parameters.segmentation.threshold) == (7, 0.34)
     # something to train on: training starts from them, with their network; the threshold is found anew
     result = neuroloom("init", tmp_path / "q", "--from", tmp_path / "v.zarr", *init)

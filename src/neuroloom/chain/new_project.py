@@ -112,7 +112,7 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
         # the threshold is chosen on the project's own truth, or with its own network
         settings.pop("segmentation", None)
     for section, given in settings.items():
-        values[section] = given
+        values[section] = {**values.get(section, {}), **given}
         what = ", ".join(f"{key} {value}" for key, value in given.items())
         values["_why"].append(f"{section}: {what}, as the model's card advises")
     return values

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuroloom.errors import UserError
-from neuroloom.project import Agglomeration, Fragments, Segmentation
+from neuroloom.project import Agglomeration, Fragments, Prediction, Segmentation
 
 
 class Author(BaseModel):
@@ -56,6 +56,7 @@ class Settings(BaseModel):
     """Sections of a project file that go well with a model's weights; only keys that are set count.
 
     Attributes:
+        prediction: Over how many mirror images affinities are averaged.
         fragments: How affinities are cut.
         agglomeration: How fragments are joined.
         segmentation: The merge threshold, chosen on tissue that the weights have not learned.
@@ -63,6 +64,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    prediction: Prediction = Prediction()
     fragments: Fragments = Fragments()
     agglomeration: Agglomeration = Agglomeration()
     segmentation: Segmentation = Segmentation()
