@@ -103,7 +103,8 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     save_weights(tmp_path / "given" / "mine.ckpt", "acrlsd", network)
     (tmp_path / "given" / "model.toml").write_text(
         CARD
-        + "[settings.prediction]\nmirrors = 2\n[settings.fragments]\nmin_seed_distance = 7\n[settings.segmentation]\nthreshold = 0.34\n"
+        CARD + "[settings.prediction]\nmirrors = 2\n[settings.fragments]\nmin_seed_distance = 7\n"
+        "[settings.segmentation]\nthreshold = 0.34\n"
     )
     # nothing to train on: they predict, and the card's advice is written down
     init = ("--model", tmp_path / "given" / "mine.ckpt")
