@@ -102,7 +102,6 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     network = {"feature_maps": 5, "growth": 2, "downsampling": [[2, 2, 2], [3, 3, 3]]}
     save_weights(tmp_path / "given" / "mine.ckpt", "acrlsd", network)
     (tmp_path / "given" / "model.toml").write_text(
-        CARD
         CARD + "[settings.prediction]\nmirrors = 2\n[settings.fragments]\nmin_seed_distance = 7\n"
         "[settings.segmentation]\nthreshold = 0.34\n"
     )
