@@ -29,7 +29,15 @@ def main() -> None:
     parser.add_argument("--shape", type=_triple, required=True, help="its extent in voxels, z,y,x")
     arguments = parser.parse_args()
 
+    if not arguments.volume.is_dir():
+        parser.error(f"{arguments.volume} is no folder; expected a zarr group")
     source = zarr.open_group(arguments.volume, mode="r")
+    missing = [name for name in ARRAYS.values() if name not in source]
+    if missing:
+        parser.error(f"{arguments.volume} has no {', '.join(missing)}")
+    shape = source[ARRAYS["raw"]].shape
+    if any(b < 0 or n < 1 or b + n > size for b, n, size in zip(arguments.begin, arguments.shape, shape, strict=True)):
+        parser.error(f"the block {arguments.begin} + {arguments.shape} does not lie in the volume's {shape} voxels")
     arrays = {kind: source[name][:] for kind, name in ARRAYS.items()}
     block = tuple(slice(b, b + n) for b, n in zip(arguments.begin, arguments.shape, strict=True))
     held_back = {kind: values[block].copy() for kind, values in arrays.items()}

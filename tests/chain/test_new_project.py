@@ -130,6 +130,15 @@ def test_weights_for_other_voxels_are_refused(tmp_path: Path) -> None:
         propose([], [], [tmp_path / "v.zarr"], tmp_path, str(tmp_path / "mine.ckpt"))
 
 
+def test_a_descriptor_network_cannot_segment_but_be_trained_on(tmp_path: Path) -> None:
+    make_volume(tmp_path / "v.zarr", 1, (40, 44, 48))
+    lsd = str(save_weights(tmp_path / "lsd.ckpt", "lsd"))
+    with pytest.raises(UserError, match=r"setup 'lsd', which gives no affinities.*or train on from it with --from"):
+        propose([], [], [tmp_path / "v.zarr"], tmp_path, lsd)
+    training = propose([tmp_path / "v.zarr"], [], [], tmp_path, lsd)["training"]
+    assert (training["start"], "setup" in training) == ("lsd.ckpt", False)
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["cremi-b-thin", "gala-a"])
 def test_the_chain_runs_on_real_volumes_as_proposed(tmp_path: Path, real_data: Path, name: str) -> None:

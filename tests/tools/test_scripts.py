@@ -15,16 +15,21 @@ from small_project import make_volume
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-def run(script: str, *arguments: str | Path) -> None:
+def run(script: str, *arguments: str | Path, code: int = 0) -> str:
     command = [sys.executable, TOOLS / script, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == code, result.stderr
+    return result.stderr
 
 
 def test_a_block_is_held_back(tmp_path: Path) -> None:
     make_volume(tmp_path / "v.zarr", 1, (40, 44, 48))
     labels = zarr.open_group(tmp_path / "v.zarr", mode="r")["volumes/labels/neuron_ids"][:]
     run("hold_back.py", tmp_path / "v.zarr", tmp_path, "--begin", "20,0,28", "--shape", "20,30,20")
+    said = run("hold_back.py", tmp_path / "v.zarr", tmp_path, "--begin", "30,0,0", "--shape", "20,30,20", code=2)
+    assert "does not lie in the volume's (40, 44, 48) voxels" in said
+    said = run("hold_back.py", tmp_path / "none.zarr", tmp_path, "--begin", "0,0,0", "--shape", "2,3,2", code=2)
+    assert "none.zarr is no folder" in said
     block = (slice(20, 40), slice(0, 30), slice(28, 48))
     learned = zarr.open_group(tmp_path / "train.zarr", mode="r")
     held_back = zarr.open_group(tmp_path / "held-back.zarr", mode="r")

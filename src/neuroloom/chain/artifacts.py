@@ -408,9 +408,8 @@ class Chain:
         file = self.evaluation_file(volume)
         if file is None or not file.exists():
             return None
-        wanted = self.parameters.segmentation.threshold
         scores = Evaluation.model_validate_json(file.read_text())
-        return scores.model_copy(update={"fixed_threshold": None if wanted == "auto" else wanted})
+        return scores.model_copy(update={"used_threshold": self.project.threshold})
 
     def evaluate(self, volume: LabelledVolume, progress: Progress) -> None:
         """Score a validation volume at every threshold.

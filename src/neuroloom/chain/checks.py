@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuroloom.chain.networks import geometry
 from neuroloom.chain.new_project import fitting_crop, largest_sigma
-from neuroloom.chain.weights import weights_problems
+from neuroloom.chain.weights import times, weights_problems
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS
@@ -59,7 +59,7 @@ def network_problems(project: Project) -> list[Problem]:
         if any(c > s for c, s in zip(crop, shape, strict=True)):
             fitting = fitting_crop(parameters.network, crop, [shape])
             message = (
-                f"volume {volume.name} of {_times(shape)} voxels is smaller than `training.crop`, {list(crop)}; the "
+                f"volume {volume.name} of {times(shape)} voxels is smaller than `training.crop`, {list(crop)}; the "
                 f"largest that fits: {list(fitting)}."
             )
             return [(("training", "crop"), message)]
@@ -85,7 +85,7 @@ def reach_problems(project: Project) -> list[Problem]:
         if all(any(abs(o) >= s for o, s in zip(offset, shape, strict=True)) for shape in shapes):
             message = (
                 f"`training.neighborhood` has {list(offset)}, which is farther than the volumes to train on reach "
-                f"({', '.join(_times(shape) for shape in shapes)} voxels); no such affinity is ever known."
+                f"({', '.join(times(shape) for shape in shapes)} voxels); no such affinity is ever known."
             )
             problems.append((("training", "neighborhood"), message))
     return problems
@@ -131,8 +131,8 @@ def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str
         if any(abs(a - b) > 1e-3 * b for a, b in zip(opened.voxel_size, wanted, strict=True)):
             yield (
                 key,
-                f"{opened.location} has voxels of {_times(opened.voxel_size)} nm, the project's `voxel_size` is "
-                f"{_times(wanted)} nm; they must agree.",
+                f"{opened.location} has voxels of {times(opened.voxel_size)} nm, the project's `voxel_size` is "
+                f"{times(wanted)} nm; they must agree.",
             )
         if key == "labels" and opened.dtype.kind not in "ui":
             yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."
@@ -141,13 +141,9 @@ def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str
         if key in shapes and "raw" in shapes and shapes[key] != shapes["raw"]:
             yield (
                 key,
-                f"{path}/{getattr(volume, key)} has {_times(shapes[key])} voxels, its raw {_times(shapes['raw'])}; "
+                f"{path}/{getattr(volume, key)} has {times(shapes[key])} voxels, its raw {times(shapes['raw'])}; "
                 "they must be equal.",
             )
-
-
-def _times(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{v:g}" for v in values)
 
 
 def _nearest_path(path: Path) -> str | None:

@@ -91,6 +91,11 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
             f"The model {model} was trained on voxels of {times(trained.voxel_size)} nm, these volumes have "
             f"{times(size)} nm (z, y, x). Leave --model out to train a network for them."
         )
+    if trained.setup not in SETUPS or not (shapes or SETUPS[trained.setup].gives_affinities):
+        raise UserError(
+            f"The model {model} is of setup {trained.setup!r}, which gives no affinities here; name an affinity network"
+            f"{'' if shapes else ', or train on from it with --from'}."
+        )
     named = seen_from(folder, model) if is_path(model) else model
     settings = card.settings.as_values() if card else {}
     if shapes:

@@ -53,8 +53,8 @@ class Evaluation(BaseModel):
         truth_labels: Number of truth labels scored.
         best_threshold: The threshold of the lowest plain VOI sum.
         thresholds: Scores of each threshold, in rising order.
-        fixed_threshold: One of them that was set beforehand and is used whatever the scores say; None where the best
-            one is.
+        used_threshold: The one that volumes are segmented with, where it is known: set in the project, or the best over
+            all validation volumes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +66,7 @@ class Evaluation(BaseModel):
     truth_labels: int
     best_threshold: float
     thresholds: tuple[ThresholdScores, ...]
-    fixed_threshold: float | None = None
+    used_threshold: float | None = None
 
     @property
     def best(self) -> ThresholdScores:
@@ -75,16 +75,15 @@ class Evaluation(BaseModel):
 
     @property
     def used(self) -> ThresholdScores:
-        """Scores of the threshold that volumes are segmented with."""
-        wanted = self.best_threshold if self.fixed_threshold is None else self.fixed_threshold
-        return next(entry for entry in self.thresholds if entry.threshold == wanted)
+        """Scores of the threshold that volumes are segmented with; of the best one where that is not known."""
+        return next((entry for entry in self.thresholds if entry.threshold == self.used_threshold), self.best)
 
     @property
     def why_used(self) -> str:
-        """In a few words: the best one, or how far a fixed one is from it."""
-        if self.fixed_threshold is None:
+        """In a few words: it is the best one, or which one is."""
+        if self.used.threshold == self.best_threshold:
             return "the best"
-        return f"set in the project; the best would be {self.best_threshold:g} with {self.best.plain.voi_sum:.3f}"
+        return f"the best for it would be {self.best_threshold:g}, with {self.best.plain.voi_sum:.3f}"
 
     @property
     def reason(self) -> str:

@@ -163,8 +163,10 @@ class Training(Section):
     seed: int = Field(0, ge=0, description="of everything random in training")
     lsd: TrainingLength = Field(TrainingLength(iterations=2000), description="the descriptor network")
     affinities: TrainingLength = Field(TrainingLength(iterations=2000), description="the affinity network")
-    descriptors_after: Fraction = Field(
+    descriptors_after: float = Field(
         0.0,
+        ge=0.0,
+        lt=1.0,
         description="share of the affinity network's steps before descriptors join the image; such steps take less "
         "than half the time",
     )
