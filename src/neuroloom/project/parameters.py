@@ -167,8 +167,7 @@ class Training(Section):
         0.0,
         ge=0.0,
         lt=1.0,
-        description="share of the affinity network's steps before descriptors join the image; such steps take less "
-        "than half the time",
+        description="share of the affinity network's steps before descriptors join the image; such steps are faster",
     )
     baseline: bool = Field(
         False, description="also train the same network straight from raw, for about as long, and compare"

@@ -69,7 +69,7 @@ class TrainingJob(BaseModel):
         recompute: Keep less for the way back and compute it again; not part of the fingerprint.
         iterations: Steps.
         raw_first: The first so many iterations of a network that sees raw and descriptors go without descriptors (they
-            are 0): a third to a half of the time of the others.
+            are 0), so that the descriptor network need not run.
         learning_rate: Of Adam after the warm-up.
         schedule: How it falls: "cosine" to a fiftieth, or "plateau": by half when scores stop getting better.
         weight_average: Checkpoints hold a running average of the weights that keeps this share of itself per step;
