@@ -93,15 +93,13 @@ def _fill(
         in_turn = pool.map if pool else map
         # wanted: runs of voxels; seen: runs of those n-th voxels that have the label
         coarse = np.ascontiguousarray(labels[:: repeats[0], :: repeats[1], :: repeats[2]])
-        ones = np.ones(3, dtype=np.int64)
-        everything = np.array([[0, size] for size in coarse.shape])
-        parts = [
-            *((labels, repeats, slab) for slab in _slabs(region, int(repeats[0]), 2 * threads)),
-            *((coarse, ones, slab) for slab in _slabs(everything, 1, 2 * threads)),
-        ]
-        found = list(in_turn(lambda part: find_runs(*part), parts))
-        half = len(found) - len(_slabs(everything, 1, 2 * threads))
-        wanted, first_run, seen, first_seen = sort_runs(*_joined(found[:half]), *_joined(found[half:]))
+        everything, single = np.array([[0, size] for size in coarse.shape]), np.ones_like(repeats)
+        of_voxels = [(labels, repeats, slab) for slab in _slabs(region, int(repeats[0]), 2 * threads)]
+        of_seen = [(coarse, single, slab) for slab in _slabs(everything, 1, 2 * threads)]
+        found = list(in_turn(lambda part: find_runs(*part), [*of_voxels, *of_seen]))
+        wanted, first_run, seen, first_seen = sort_runs(
+            *_joined(found[: len(of_voxels)]), *_joined(found[len(of_voxels) :])
+        )
         rows, first_row = find_rows(first_run, wanted, repeats)
         columns = find_columns(rows, first_row)
         # large ones first, dealt out in turn: threads take the next share when they are done with one
