@@ -232,4 +232,7 @@ def test_a_threshold_that_is_set_is_the_one_that_is_scored(project: Path) -> Non
     assert used.threshold == 0.333 != evaluation.best_threshold
     assert f"{used.plain.voi_sum:.3f}, truth eroded" in result.stdout
     assert f"threshold 0.333: the best for it would be {evaluation.best_threshold:g}, with" in result.stdout
-    assert "at threshold 0.333 (the best for it" in chain.project.report_file.read_text()
+    report = chain.project.report_file.read_text()
+    assert "at threshold 0.333 (the best for it" in report
+    assert "by given weights (what they were trained on, their card says)" in report
+    assert "which was never trained on" not in report

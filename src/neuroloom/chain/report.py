@@ -97,13 +97,14 @@ def _summary(chain: Chain, volume: LabelledVolume | None, evaluation: Evaluation
     if volume is None or evaluation is None:
         return "No validation volume is scored yet."
     used = evaluation.used
-    seen = (
-        "was trained on as well (other volumes will be worse)"
-        if chain.is_trained_on(volume)
-        else "was never trained on"
-    )
+    if chain.is_trained_on(volume):
+        seen = "which was trained on as well (other volumes will be worse)"
+    elif chain.parameters.prediction.model is not None:
+        seen = "by given weights (what they were trained on, their card says)"
+    else:
+        seen = "which was never trained on"
     return (
-        f"On {volume.name}, which {seen}, the segmentation at threshold {used.threshold:g} "
+        f"On {volume.name}, {seen}, the segmentation at threshold {used.threshold:g} "
         f"({evaluation.why_used}) differs from the truth by {used.plain.voi_sum:.3f} bits (VOI split "
         f"{used.plain.voi_split:.3f}, merge {used.plain.voi_merge:.3f})."
     )
