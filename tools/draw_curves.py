@@ -2,8 +2,10 @@
 
     python tools/draw_curves.py curves.png affs=p/training/affs-… acrlsd=q/training/lsd-…,q/training/acrlsd-…
 
-Folders with a comma between them are trained one after the other: the time of the first counts for the second. Times
-include the scores along the way. CURVES.tsv holds, per score, what was trained, minutes, steps, VOI and eroded VOI.
+Folders with a comma between them are trained one after the other: the time of the first counts for the second. The time
+is that of steps: each counts as the median of the 51 around it, so that neither scores along the way nor what else ran
+on the machine for a while counts; what comes before the first step does. CURVES.tsv holds, per score, what was trained,
+minutes, steps, VOI and eroded VOI.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -43,15 +47,28 @@ def main() -> None:
 
 def scores(folders: list[Path]) -> list[tuple[float, int, float, float]]:
     """Minutes, steps, VOI and eroded VOI at each score of the last of some trainings."""
-    before = sum(float(json.loads((folder / "done.json").read_text())["seconds"]) for folder in folders[:-1])
-    found, seconds = [], 0.0
-    for line in (folders[-1] / "curve.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        seconds = entry.get("seconds", seconds)
+    before = sum(step_times(folder)[-1] for folder in folders[:-1])
+    times = step_times(folders[-1])
+    found = []
+    for entry in entries_of(folders[-1]):
         if "voi" in entry:
             eroded = entry["voi_eroded"] if entry["voi_eroded"] is not None else float("nan")
-            found.append((round((before + seconds) / 60, 1), entry["step"], round(entry["voi"], 3), round(eroded, 3)))
+            minutes = (before + times[entry["step"] - 1]) / 60
+            found.append((round(minutes, 1), entry["step"], round(entry["voi"], 3), round(eroded, 3)))
     return found
+
+
+def step_times(folder: Path) -> list[float]:
+    """Seconds of training after each step."""
+    stamps = [entry["seconds"] for entry in entries_of(folder) if "seconds" in entry]
+    lengths = np.diff(stamps)
+    typical = [float(np.median(lengths[max(0, n - 25) : n + 26])) for n in range(len(lengths))]
+    return [float(time) for time in np.cumsum([stamps[0], *typical])]
+
+
+def entries_of(folder: Path) -> list[dict[str, Any]]:
+    """What a training wrote down, in order."""
+    return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -48,11 +48,14 @@ def test_a_block_is_held_back(tmp_path: Path) -> None:
 def test_curves_are_drawn(tmp_path: Path) -> None:
     for name, entries in {
         "lsd": [{"step": 1, "loss": 1.0, "seconds": 60.0}],
-        "acrlsd": [{"step": 5, "loss": 1.0, "seconds": 120.0}, {"step": 5, "voi": 1.25, "voi_eroded": 0.5}],
+        # between the second and the third step something else ran
+        "acrlsd": [
+            *({"step": n + 1, "loss": 1.0, "seconds": s} for n, s in enumerate((60.0, 75.0, 900.0, 915.0, 930.0))),
+            {"step": 5, "voi": 1.25, "voi_eroded": 0.5},
+        ],
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "curve.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-        (tmp_path / name / "done.json").write_text(json.dumps({"seconds": entries[0]["seconds"]}))
     picture = tmp_path / "curves.png"
     run("draw_curves.py", picture, f"acrlsd={tmp_path / 'lsd'},{tmp_path / 'acrlsd'}")
     assert picture.stat().st_size > 1000

@@ -22,6 +22,7 @@ from .conftest import MakeJob, MakeVolume
         {"batch_size": 2},
         {"iterations": 7},
         {"raw_first": 2},
+        {"keep_descriptors": True},
         {"learning_rate": 2e-3},
         {"weight_average": 0.9},
         {"seed": 1},

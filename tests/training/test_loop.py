@@ -141,6 +141,57 @@ class TestLearning:
             train(second, folder, lsd)
             assert_same(state(folder)["network"], state(tmp_path / "later")["network"])
 
+    @pytest.mark.parametrize(("setup", "raw_first"), [("acrlsd", 0), ("acrlsd", 2), ("aclsd", 0)])
+    def test_descriptors_may_be_kept(self, make_job: MakeJob, tmp_path: Path, setup: str, raw_first: int) -> None:
+        job = make_job(iterations=4)
+        lsd = train(job, tmp_path / "lsd")
+        second = job.model_copy(
+            update={
+                **{"setup": setup, "iterations": 4, "checkpoint_every": 1, "weight_average": 0.0},
+                **{"raw_first": raw_first, "augmentation": AUGMENTED, "validation": job.volumes},
+            }
+        )
+        kept = second.model_copy(update={"keep_descriptors": True})
+        words: list[str] = []
+        best = train(kept, tmp_path / "kept", lsd, lambda done, total, text: words.append(text))
+        assert load_checkpoint(best).lsd is not None
+        assert words[0].startswith("descriptors of cells: ")
+        assert any("100%" in text for text in words)
+        assert not (tmp_path / "kept" / "descriptors").exists()
+        # what crops look up is close to what the network says of them, and counts
+        train(second, tmp_path / "fresh", lsd)
+        np.testing.assert_allclose(curve(tmp_path / "kept")[:2], curve(tmp_path / "fresh")[:2], rtol=0.05)
+        assert curve(tmp_path / "kept")[raw_first:] != curve(tmp_path / "fresh")[raw_first:]
+        # held-out crops are seen as in prediction
+        if raw_first == 0:
+            assert curve(tmp_path / "kept", "validation")[0] == pytest.approx(
+                curve(tmp_path / "fresh", "validation")[0], rel=0.1
+            )
+
+        # stopped while they are computed, and later
+        for begun in ("descriptors of cells", "loss"):
+            stops: list[str] = []
+
+            def stop(done: int, total: int, text: str, begun: str = begun, stops: list[str] = stops) -> None:
+                if text.startswith(begun) and not stops:
+                    stops.append(text)
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            folder = tmp_path / f"stopped-{begun[:4]}"
+            with pytest.raises(Interrupted):
+                train(kept, folder, lsd, stop)
+            assert (folder / "descriptors").exists()
+            train(kept, folder, lsd)
+            assert_same(state(folder)["network"], state(tmp_path / "kept")["network"])
+
+    def test_a_trial_computes_no_descriptors(self, make_job: MakeJob, tmp_path: Path) -> None:
+        job = make_job(iterations=1)
+        lsd = train(job, tmp_path / "lsd")
+        kept = job.model_copy(update={"setup": "acrlsd", "keep_descriptors": True})
+        words: list[str] = []
+        train(kept, tmp_path / "trial", lsd, lambda done, total, text: words.append(text), trial=True)
+        assert not any("descriptors" in text for text in words)
+
     @pytest.mark.parametrize("setup", ["mtlsd", "aclsd"])
     def test_the_other_setups(self, make_job: MakeJob, tmp_path: Path, setup: str) -> None:
         job = make_job(iterations=1)

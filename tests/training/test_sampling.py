@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from neuroloom.project import Augmentation
 from neuroloom.training.augmentation.kernels import ONE
 from neuroloom.training.augmentation.map import Map, draw_map, input_shape
-from neuroloom.training.augmentation.sampling import interpolate, nearest, places_of, sample_image, sample_labels
+from neuroloom.training.augmentation.sampling import (
+    interpolate,
+    nearest,
+    nearest_descriptors,
+    places_of,
+    sample_descriptors,
+    sample_image,
+    sample_labels,
+    turn_descriptors,
+)
 from neuroloom.training.windows import Window, whole
 from neuroloom.volume.array import Triple, open_volume
 
@@ -93,6 +102,29 @@ def test_kernels_and_tensors_agree(
     generator = torch.Generator().manual_seed(seed)
     places = draw_map(generator, parameters, voxel_size, (z, y, x), windows[0].shape)
     assert_agree(*windows, places, shape)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes, shapes, st.tuples(*[st.integers(-6, 20)] * 3), st.sampled_from([CUBE, SECTIONS]), st.integers(0, 2**31))
+def test_kernels_and_tensors_agree_on_descriptors(
+    stored: Triple, shape: Triple, begin: Triple, voxel_size: tuple[float, float, float], seed: int
+) -> None:
+    parameters = Augmentation(elastic_spacing=5.0, slip=0.3, shift=0.3, largest_misalignment=3)
+    values = np.random.default_rng(seed).integers(0, 256, (*stored, 11), np.uint8)
+    window = Window(values, begin, input_shape(shape, parameters, voxel_size))
+    places = draw_map(torch.Generator().manual_seed(seed), parameters, voxel_size, shape, window.shape)
+    ours = torch.empty((10, *shape))
+    sample_descriptors(window, places, ours)
+    where = places_of(places, shape, torch.device("cpu"))
+    found, mirrored = nearest_descriptors(window, where)
+    reference = turn_descriptors(found, torch.from_numpy(places.matrix), mirrored)
+    centre = torch.tensor([(n - 1) / 2 for n in window.shape]).reshape(3, 1, 1, 1)
+    clear = ((where + centre + 0.5) - (where + centre + 0.5).round()).abs().amin(0) > 1e-7
+    # two small variances make a Pearson coefficient of rounding errors
+    tolerance = torch.where(reference[3:6].amin(0) > 0.01, 1e-3, 1.0)
+    difference = (ours - reference).abs()[:, clear]
+    assert (difference[[0, 1, 2, 3, 4, 5, 9]] <= 1e-4).all()
+    assert (difference[6:9] <= tolerance[clear]).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -162,6 +162,7 @@ class Chain:
             raw_first=round(settings.descriptors_after * length.iterations)
             if SETUPS[setup].inputs == ("raw", "lsd") and start is None
             else 0,
+            keep_descriptors=settings.keep_descriptors and SETUPS[setup].needs_lsd_network,
             learning_rate=settings.learning_rate,
             schedule=settings.schedule,
             seed=settings.seed,
@@ -192,8 +193,13 @@ class Chain:
         done = read_json(folder / "done.json")
         return Trained(folder, folder / done["checkpoint"], done["checkpoint_sha256"], done)
 
-    def train(self, setup: str, progress: Progress) -> None:
+    def train(self, setup: str, progress: Progress, trial: bool = False) -> None:
         """Train a setup, or go on with it.
+
+        Args:
+            setup: One of the project's.
+            progress: Called after every step.
+            trial: Only the time of steps counts, not what is learned.
 
         Raises:
             UserError: The descriptor network it needs is not trained, or the project has no use for it.
@@ -209,7 +215,8 @@ class Chain:
         lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
         scorer = self._scorer() if job.score_every else None
-        train_on_devices(job, folder, lsd.checkpoint if lsd else None, progress, start.path if start else None, scorer)
+        frozen, begin = lsd.checkpoint if lsd else None, start.path if start else None
+        train_on_devices(job, folder, frozen, progress, begin, scorer, trial)
 
     def scored_in_training(self, setup: str) -> bool:
         """Whether the best checkpoint of a setup is the one of lowest VOI on the validation volumes."""

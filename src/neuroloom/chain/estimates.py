@@ -78,6 +78,7 @@ def step_operations(parameters: Parameters, setup: str) -> float:
     if SETUPS[setup].needs_lsd_network:
         lsd = geometry(parameters, "lsd")
         left_out = parameters.training.descriptors_after if "raw" in SETUPS[setup].inputs else 0.0
+        left_out = 1.0 if parameters.training.keep_descriptors else left_out
         operations += (1 - left_out) * unet.flop(lsd, unet.input_shape(lsd, inner))
     return operations * parameters.training.batch_size
 

@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
 from neuroloom.files import read_json_lines, write_text
+from neuroloom.networks import unet
 from neuroloom.networks.precision import Precision
 from neuroloom.project import FILE_NAME, Project, Training, TrainingLength
 from neuroloom.project.template import render
-from neuroloom.training.batches import AHEAD
+from neuroloom.training.batches import AHEAD, input_shapes
 from neuroloom.training.job import TrainingJob
+from neuroloom.training.kept import PREDICTIONS, blocks_of
+from neuroloom.volume import open_volume
 
 TRIAL_STEPS = 10
 """Steps that are timed; before them two in which kernels are compiled and memory is had."""
@@ -81,7 +85,7 @@ def try_trainings(project: Project, setups: Sequence[str], report: Progress) -> 
     with tempfile.TemporaryDirectory(prefix="neuroloom-pace-") as folder:
         chain = Chain(Project(Path(folder), parameters))
         for number, setup in enumerate(setups):
-            chain.train(setup, _part(report, number, len(setups)))
+            chain.train(setup, _part(report, number, len(setups)), trial=True)
             job, trained = chain.job(setup), chain.trained(setup)
             assert job is not None
             assert trained is not None
@@ -117,11 +121,32 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
     setups = Chain(project).setups
     trials = try_trainings(project, setups, report)
     shares = (LSD_SHARE, 1 - LSD_SHARE) if len(setups) == 2 else (1.0,)
+    trial = trials[setups[-1]]
+    seconds = max(0.0, seconds - keeping_seconds(trial.job, trials.get("lsd")))
     lengths = {
         Training.length_key(setup): {"iterations": steps_in(seconds * share, trials[setup])}
         for setup, share in zip(setups, shares, strict=True)
     }
     return {**values, "training": {**training, **lengths}}
+
+
+def keeping_seconds(job: TrainingJob, lsd: Trial | None) -> float:
+    """Time for the descriptors of the training volumes, where they are kept: at most, as if crops saw all of each.
+
+    Args:
+        job: What is trained after that.
+        lsd: The trial of its descriptor network.
+    """
+    if lsd is None or not job.keep_descriptors:
+        return 0.0
+    network = lsd.job.geometry
+    largest, _ = input_shapes(job, network)
+    operations = 0
+    for volume in job.volumes:
+        block, places = blocks_of(open_volume(volume.path, volume.raw).shape, network, largest)
+        operations += len(places) * PREDICTIONS * unet.flop(network, unet.input_shape(network, block))
+    step = estimates.PASSES * unet.flop(network, unet.input_shape(network, lsd.job.crop)) * lsd.job.batch_size
+    return lsd.seconds * operations / step
 
 
 def steps_in(seconds: float, trial: Trial) -> int:

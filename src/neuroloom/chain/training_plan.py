@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.networks import geometry, setups_to_train
-from neuroloom.chain.pacing import TRIAL_STEPS, try_trainings
+from neuroloom.chain.pacing import TRIAL_STEPS, keeping_seconds, try_trainings
 from neuroloom.networks import unet
 from neuroloom.networks.precision import Precision
 from neuroloom.networks.setups import SETUPS
@@ -38,6 +38,7 @@ class TrainingPlan(BaseModel):
         measured_steps: How many steps that is the mean of.
         steps: As the project has it.
         seconds: Of all steps.
+        keeping_seconds: Estimated, of descriptors that are computed once before the first step; 0 where they are not.
         scoring_seconds: Estimated, of all scores of the whole chain along the way.
     """
 
@@ -59,6 +60,7 @@ class TrainingPlan(BaseModel):
     measured_steps: int = TRIAL_STEPS
     steps: int
     seconds: float
+    keeping_seconds: float
     scoring_seconds: float
 
 
@@ -73,13 +75,14 @@ def plan_training(chain: Chain, setup: str, report: Progress) -> TrainingPlan:
     Raises:
         UserError: The project cannot be trained.
     """
-    trial = try_trainings(chain.project, setups_to_train(setup), report)[setup]
+    trials = try_trainings(chain.project, setups_to_train(setup), report)
+    trial = trials[setup]
     job = trial.job
     lsd = geometry(chain.parameters, "lsd") if SETUPS[setup].needs_lsd_network else None
     raw, inner = input_shapes(job, lsd)
     # the way back is two passes, and one more where layers are computed again
     passes = 4 if job.recompute else 3
-    flop = passes * unet.flop(job.geometry, inner) + (unet.flop(lsd, raw) if lsd else 0)
+    flop = passes * unet.flop(job.geometry, inner) + (unet.flop(lsd, raw) if lsd and not job.keep_descriptors else 0)
     steps = chain.parameters.training.length(setup).iterations
     scoring = 0.0
     if chain.scored_in_training(setup):
@@ -101,5 +104,6 @@ def plan_training(chain: Chain, setup: str, report: Progress) -> TrainingPlan:
         seconds_per_step=trial.seconds,
         steps=steps,
         seconds=steps * trial.seconds,
+        keeping_seconds=keeping_seconds(job, trials.get("lsd")),
         scoring_seconds=scoring,
     )

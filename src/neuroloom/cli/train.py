@@ -90,6 +90,7 @@ def _fit(chain: Chain, setup: str, minutes: float) -> Chain:
 def _words(plan: TrainingPlan) -> str:
     frozen = f" (and {_count(plan.frozen_weights)} of the frozen descriptor network)" if plan.frozen_weights else ""
     batch = "one crop" if plan.batch_size == 1 else f"{plan.batch_size} crops"
+    keeping = f", after {duration(plan.keeping_seconds)} at most for descriptors" if plan.keeping_seconds else ""
     scoring = f", and about {duration(plan.scoring_seconds)} for scores" if plan.scoring_seconds else ""
     rows = (
         ("weights", f"{_count(plan.weights)}{frozen}"),
@@ -97,7 +98,7 @@ def _words(plan: TrainingPlan) -> str:
         ("operations", f"{_count(plan.flop)} per step (convolutions, forward and back)"),
         ("memory", f"{plan.memory / 1e9:.2g} GB at least, of {plan.memory_there / 1e9:.0f} GB; {plan.precision}"),
         ("rate", f"{plan.seconds_per_step:.3g} s per step on {plan.device}, measured in {plan.measured_steps} steps"),
-        ("length", f"{plan.steps} steps: about {duration(plan.seconds)}{scoring}"),
+        ("length", f"{plan.steps} steps: about {duration(plan.seconds)}{keeping}{scoring}"),
     )
     lines = [f"Training {plan.setup} would take:", *(f"  {name:<10}  {words}" for name, words in rows)]
     return "\n".join([*lines, f"Nothing was kept of the trial. To begin: neuroloom train {plan.setup}"])

@@ -169,6 +169,11 @@ class Training(Section):
         lt=1.0,
         description="share of the affinity network's steps before descriptors join the image; such steps are faster",
     )
+    keep_descriptors: bool = Field(
+        False,
+        description="the descriptor network sees the training volumes once, before the affinity network's first step, "
+        "and crops look its output up: faster steps, 11 bytes of disk per voxel",
+    )
     baseline: bool = Field(
         False, description="also train the same network straight from raw, for about as long, and compare"
     )

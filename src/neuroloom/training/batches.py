@@ -2,7 +2,8 @@
 
     crop -> augment -> grow boundary -> descriptors | affinities -> weights;  raw to [-1, 1]
 
-For setups fed by a descriptor network, raw is larger by that network's context; the loop runs the network on it.
+For setups fed by a descriptor network, raw is larger by that network's context; the loop runs the network on it. Or
+descriptors are kept (see `kept`) and looked up here.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Batch:
         weights: For each head, broadcastable to its target.
         counts: `(b, 1, z, y, x)` bool, where the label is known.
         crops: Where each sample comes from, for messages.
+        descriptors: `(b, 10, Z, Y, X)` in [0, 1] where they are kept, or None.
     """
 
     raw: torch.Tensor
@@ -54,6 +56,7 @@ class Batch:
     weights: dict[str, torch.Tensor]
     counts: torch.Tensor
     crops: tuple[str, ...]
+    descriptors: torch.Tensor | None = None
 
 
 class BatchMaker:
@@ -66,6 +69,7 @@ class BatchMaker:
         device: Where batches are made and used.
         augmentation: What happens to the crops.
         batch_size: Crops per batch.
+        kept_descriptors: Whether descriptors, which the crops' volumes have, are part of the batch.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class BatchMaker:
         device: torch.device,
         augmentation: Augmentation,
         batch_size: int,
+        kept_descriptors: bool = False,
     ) -> None:
+        self.kept_descriptors = kept_descriptors
         self.job, self.crops, self.raw_shape, self.device = job, crops, raw_shape, device
         self.augmentation, self.batch_size = augmentation, batch_size
         reach = [1, 1, 1]
@@ -97,7 +103,8 @@ class BatchMaker:
         first = number * self.batch_size
         numbers = range(first, first + self.batch_size)
         drawn = [self.crops.draw(n, raw_input, label_input) for n in numbers]
-        raw, labels, roles = augment(
+        kept = [piece.descriptors for piece in drawn if piece.descriptors is not None]
+        raw, labels, roles, looked_up = augment(
             [piece.raw for piece in drawn],
             [piece.labels for piece in drawn],
             [piece.roles for piece in drawn],
@@ -107,6 +114,7 @@ class BatchMaker:
             self.raw_shape,
             self.label_shape,
             self.device,
+            kept if self.kept_descriptors else None,
         )
         labels = grow_boundary(labels, 1, only_xy=job.serial_sections, mask=roles != OUT)
         counts = crop(roles, job.crop)[:, None] == COUNTS
@@ -127,6 +135,7 @@ class BatchMaker:
             weights=weights,
             counts=counts,
             crops=tuple(f"{piece.volume} around voxel {piece.centre}" for piece in drawn),
+            descriptors=looked_up,
         )
 
     def _descriptors(self, labels: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.training.job import TrainingVolume
+from neuroloom.training.kept import KeptDescriptors
 from neuroloom.training.places import CELL, Places
 from neuroloom.training.truth import COUNTS, is_one_of, sort_labels
 from neuroloom.training.windows import Window, whole
@@ -37,6 +38,7 @@ class Crop:
         raw: uint8, or float32 in [0, 1].
         labels: Integers.
         roles: uint8, what each label is good for (see `truth`).
+        descriptors: Kept ones of the region of raw, or None.
         volume: Name of the volume.
         centre: In voxels of the volume.
     """
@@ -44,6 +46,7 @@ class Crop:
     raw: Window
     labels: Window
     roles: Window
+    descriptors: Window | None
     volume: str
     centre: Triple
 
@@ -61,6 +64,7 @@ class LabelledArrays:
         sparse: Whether only what is painted is known.
         absent: Ids that are named for this volume and occur nowhere in it.
         ids: Labels of which something is to be learned; two of them where there are more.
+        descriptors: Kept ones, once they are computed.
 
     Raises:
         UserError: An array is missing, of the wrong type or shape, holds NaN, or nothing in it counts.
@@ -85,6 +89,7 @@ class LabelledArrays:
         if isinstance(self._raw, np.ndarray):
             check_raw(self._raw, raw.location)
         self.ids: set[int] = set()
+        self.descriptors: KeptDescriptors | None = None
         labelled, self.cells, self.absent = self._scan()
         if labelled == 0:
             where = labels.location if mask is None else f"{mask.location} and {labels.location}"
@@ -208,10 +213,12 @@ class Crops:
             return [b - (s - o) // 2 for b, s, o in zip(begin, shape, self._output, strict=True)]
 
         labels, roles = arrays.truth(around(label_shape), label_shape)
+        kept = arrays.descriptors
         return Crop(
             raw=arrays.raw(around(raw_shape), raw_shape),
             labels=labels,
             roles=roles,
+            descriptors=None if kept is None else kept.window(around(raw_shape), raw_shape),
             volume=arrays.name,
             centre=_triple([b + o // 2 for b, o in zip(begin, self._output, strict=True)]),
         )

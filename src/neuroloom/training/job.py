@@ -70,6 +70,8 @@ class TrainingJob(BaseModel):
         iterations: Steps.
         raw_first: The first so many iterations of a network that sees raw and descriptors go without descriptors (they
             are 0), so that the descriptor network need not run.
+        keep_descriptors: The descriptor network sees the training volumes once, and crops look its output up (see
+            `kept`), instead of running it on every crop.
         learning_rate: Of Adam after the warm-up.
         schedule: How it falls: "cosine" to a fiftieth, or "plateau": by half when scores stop getting better.
         weight_average: Checkpoints hold a running average of the weights that keeps this share of itself per step;
@@ -103,6 +105,7 @@ class TrainingJob(BaseModel):
     recompute: bool = False
     iterations: int
     raw_first: int = Field(0, ge=0)
+    keep_descriptors: bool = False
     learning_rate: float
     schedule: Literal["cosine", "plateau"] = "cosine"
     weight_average: float = Field(0.995, ge=0, lt=1)
@@ -128,8 +131,9 @@ class TrainingJob(BaseModel):
             for volume in group:
                 for key in ("name", "path", "raw", "labels", "mask"):
                     del volume[key]
-        if self.raw_first == 0:  # as it was before there was such a thing
-            del kept["raw_first"]
+        for key in ("raw_first", "keep_descriptors"):  # as it was before there were such things
+            if not kept[key]:
+                del kept[key]
         return hash_json({"version": VERSION, **kept})
 
     @property

@@ -41,6 +41,7 @@ def train_on_devices(
     report: Report | None = None,
     start: Path | None = None,
     scorer: Scorer | None = None,
+    trial: bool = False,
 ) -> Path:
     """Train on all devices that the job names; see `neuroloom.training.loop.train` for arguments, result and errors.
 
@@ -55,14 +56,14 @@ def train_on_devices(
         own = job.model_copy(update={"device": names[local % len(names)]})
         group = join(rank, size, "env://", torch.device(own.device))
         try:
-            return train(own, folder, lsd_checkpoint, report if group.first else None, start, scorer, group)
+            return train(own, folder, lsd_checkpoint, report if group.first else None, start, scorer, group, trial)
         finally:
             leave(group)
     if job.device == "auto":
         names = names[: job.batch_size]  # more devices than crops would have nothing to do
     if len(names) == 1 or (folder / "done.json").exists():
         own = job.model_copy(update={"device": names[0]})
-        return train(own, folder, lsd_checkpoint, report, start, scorer)
+        return train(own, folder, lsd_checkpoint, report, start, scorer, trial=trial)
     if job.batch_size < len(names):
         raise UserError(
             f"{len(names)} devices cannot share a step of {job.batch_size} crop{'s' if job.batch_size != 1 else ''}. "
@@ -75,7 +76,7 @@ def train_on_devices(
         n for n in range(job.crops_at_once, 0, -1) if job.batch_size % n == 0 and job.batch_size // n >= len(names)
     )
     job = job.model_copy(update={"at_once": at_once})
-    return _train_together(job, names, (folder, lsd_checkpoint, start, scorer), report)
+    return _train_together(job, names, (folder, lsd_checkpoint, start, scorer, trial), report)
 
 
 def devices(wanted: str) -> list[str]:
@@ -131,7 +132,7 @@ def _process(rank: int, names: list[str], address: str, job: TrainingJob, rest: 
     """What one of the processes does."""
     os.setpgrp()  # Ctrl-C goes to the first process, which passes it on once
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    folder, lsd_checkpoint, start, scorer = rest
+    folder, lsd_checkpoint, start, scorer, trial = rest
     own = job.model_copy(update={"device": names[rank]})
 
     def report(done: int, total: int, words: str) -> None:
@@ -139,7 +140,7 @@ def _process(rank: int, names: list[str], address: str, job: TrainingJob, rest: 
 
     try:
         group = join(rank, len(names), address, torch.device(own.device))
-        train(own, folder, lsd_checkpoint, report if group.first else None, start, scorer, group)
+        train(own, folder, lsd_checkpoint, report if group.first else None, start, scorer, group, trial)
         leave(group)
     except (UserError, Interrupted) as error:
         messages.put((type(error).__name__, str(error)))

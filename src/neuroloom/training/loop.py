@@ -3,6 +3,7 @@
     state.pt       network, its average, optimiser, step, scores: every `checkpoint_every` steps, and when stopped
     best.ckpt      lowest VOI of the whole chain on the validation volumes; without that, lowest held-out loss
     last.ckpt      the newest
+    descriptors/   of the training volumes, while they are needed, if `keep_descriptors`
     curve.jsonl    one line per step, score, and batch that was left out       tensorboard/, snapshots/
 
 Why no framework: batch n is a function of (seed, n), the schedule a function of n, so the state is a few dictionaries
@@ -15,9 +16,11 @@ import copy
 import dataclasses
 import itertools
 import math
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,12 @@ from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import LSD_CHANNELS, SETUPS
 from neuroloom.networks.unet import UNet, crop
-from neuroloom.training.augmentation import NO_AUGMENTATION
+from neuroloom.training.augmentation import NO_AUGMENTATION, input_shape
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, check_labels, check_voxel_size
 from neuroloom.training.group import Group
 from neuroloom.training.job import TrainingJob, checkpoint_paths
+from neuroloom.training.kept import keep_descriptors, region_of
 from neuroloom.training.schedule import PLATEAU, learning_rate
 from neuroloom.training.size import check_memory
 from neuroloom.training.snapshots import write_snapshot
@@ -48,6 +52,9 @@ from neuroloom.training.weights import balanced_mse
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words (the loss)."""
+
+KEPT = "descriptors"
+"""Folder of kept descriptors in a training's folder."""
 
 MOST_SKIPPED = 3
 """Batches that may be left out in a row, without a state saved in between."""
@@ -82,6 +89,7 @@ def train(
     start: Path | None = None,
     scorer: Scorer | None = None,
     group: Group | None = None,
+    trial: bool = False,
 ) -> Path:
     """Train a network, or go on with a training that was stopped.
 
@@ -93,6 +101,7 @@ def train(
         start: The checkpoint whose weights training starts from, for jobs with a `start_sha256`.
         scorer: Scores a network that gives affinities, every `score_every` steps.
         group: The processes that train together; this one alone by default.
+        trial: Only the time of steps counts: descriptors that would be kept are left at 0.
 
     Returns:
         The best checkpoint.
@@ -106,7 +115,7 @@ def train(
         return checkpoint_paths(folder)[0]
     make_folder(folder)
     keep_freed_memory()
-    parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), start, scorer, group)
+    parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), start, scorer, group, trial)
     if not group.first:
         return _Trainer(*parts).run()
     with lock(folder / "lock", f"training of {job.setup}"):
@@ -125,6 +134,7 @@ class _Trainer:
         start: Path | None,
         scorer: Scorer | None,
         group: Group,
+        trial: bool,
     ) -> None:
         self.job, self.folder, self.report, self.start, self.group = job, folder, report, start, group
         self.scorer = scorer if job.score_every > 0 and "affinities" in job.outputs else None
@@ -147,11 +157,11 @@ class _Trainer:
                     "voxels. Make `training.crop` smaller or leave the volume out."
                 )
         check_labels(training.arrays)
-        self.batches = BatchMaker(job, training, raw_shape, self.device, job.augmentation, job.crops_at_once)
+        keep = job.keep_descriptors and self.lsd is not None
+        parts = (self.device, job.augmentation, job.crops_at_once)
+        self.batches = BatchMaker(job, training, self.inner_shape if keep else raw_shape, *parts, keep)
         # without descriptors, raw need only be as large as the affinity network's input
-        self.first_batches = BatchMaker(
-            job, training, self.inner_shape, self.device, job.augmentation, job.crops_at_once
-        )
+        self.first_batches = BatchMaker(job, training, self.inner_shape, *parts)
         self.held_out: list[tuple[Batch, torch.Tensor]] = []
         if job.validation and group.first:
             validation = Crops(job.validation, job.seed + 1, job.crop)
@@ -159,9 +169,37 @@ class _Trainer:
             maker = BatchMaker(job, validation, raw_shape, self.device, NO_AUGMENTATION, 1)
             # what a frozen network makes of them never changes either
             batches = [maker.make(n) for n in range(job.validation_crops)]
-            self.held_out = [(batch, self._inputs(batch.raw)) for batch in batches]
+            self.held_out = [(batch, self._inputs(batch)) for batch in batches]
         check_memory(job, lsd_network, self.device, self.precision)
+        # the largest blocks that they are computed in are as large as a crop would need
+        self.keeps, self.largest_block, self.trial = (training.arrays if keep else []), raw_shape, trial
         self._begin()
+
+    def _keep_descriptors(self, stop: threading.Event) -> None:
+        """Let the descriptor network see the training volumes, as far as crops do."""
+        job, lsd = self.job, self.lsd
+        seen = input_shape(self.inner_shape, job.augmentation, job.voxel_size)
+        z, y, x = (n // 2 + 1 + output // 2 for n, output in zip(seen, job.crop, strict=True))
+        started = time.monotonic()
+        for number, arrays in enumerate(self.keeps):
+            assert lsd is not None
+
+            def tell(share: float, name: str = arrays.name) -> None:
+                self.report(0, job.iterations, f"descriptors of {name}: {share:.0%}")
+
+            arrays.descriptors = keep_descriptors(
+                arrays.raw,
+                region_of(arrays.cells, arrays.shape, (z, y, x)),
+                self.folder / KEPT / f"{number}.npy",
+                None if self.trial else partial(self._run, lsd.network),
+                lsd.metadata.network,
+                self.largest_block,
+                self.device,
+                tell,
+                stop.is_set,
+                self.group,
+            )
+        self.seconds += time.monotonic() - started
 
     def _begin(self) -> None:
         """Weights, optimiser and scores as they are before the first step."""
@@ -200,6 +238,8 @@ class _Trainer:
         try:
             # on a GPU too, the run that goes on shall equal the one that was not stopped
             with stop_requests() as stop, torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+                if not self._is_over():
+                    self._keep_descriptors(stop)
                 while not self._loop(stop, board):
                     pass
         except KeyboardInterrupt:  # the second request: what counts is what was saved last
@@ -213,6 +253,7 @@ class _Trainer:
             # once more: a run that was killed right after its last state has not written it
             self._save_checkpoint(last)
             write_json(self.folder / "done.json", self._summary(best))
+            shutil.rmtree(self.folder / KEPT, ignore_errors=True)  # of no more use
         return best
 
     def _summary(self, best: Path) -> dict[str, Any]:
@@ -342,7 +383,7 @@ class _Trainer:
         total = 0.0
         culprits: list[str] = []
         for batch in parts:
-            loss = self._loss(batch, self._run(self.network, self._inputs(batch.raw))) / job.parts
+            loss = self._loss(batch, self._run(self.network, self._inputs(batch))) / job.parts
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             value = float(loss.detach())
             total += value
@@ -389,14 +430,17 @@ class _Trainer:
         assert isinstance(result, torch.Tensor)
         return result.float()
 
-    def _inputs(self, raw: torch.Tensor) -> torch.Tensor:
+    def _inputs(self, batch: Batch) -> torch.Tensor:
         """Raw, or descriptors, or both, as the setup wants them; descriptors pass through uint8 as when stored."""
-        channels = []
+        raw, channels = batch.raw, []
         for name in SETUPS[self.job.setup].inputs:
             if name == "raw":
                 channels.append(crop(raw, self.inner_shape))
                 continue
             assert self.lsd is not None
+            if batch.descriptors is not None:
+                channels.append(batch.descriptors)
+                continue
             if raw.shape[2:] == self.inner_shape:  # made by `first_batches`
                 channels.append(raw.new_zeros((len(raw), LSD_CHANNELS, *self.inner_shape)))
                 continue
@@ -429,7 +473,7 @@ class _Trainer:
 
     @torch.inference_mode()
     def _snapshot(self, batch: Batch) -> None:
-        batch, inputs = self.held_out[0] if self.held_out else (batch, self._inputs(batch.raw))
+        batch, inputs = self.held_out[0] if self.held_out else (batch, self._inputs(batch))
         prediction = self._run(self.average, inputs)
         arrays: dict[str, NDArray[Any]] = {
             "raw": (crop(batch.raw[0, 0], self.job.crop).cpu().numpy() + 1) / 2,

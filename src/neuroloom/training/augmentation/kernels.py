@@ -181,3 +181,69 @@ def look_up(labels, roles, centre, low, high, points, spacing, moves, grid, out_
                         continue
                     at = iz * stride_z + iy * stride_y + ix
                     out_labels[z, y, x], out_roles[z, y, x] = np.int64(flat_labels[at]), flat_roles[at]
+
+
+@njit(nogil=True, cache=True)
+def _is_mirrored(index, size):  # type: ignore[no-untyped-def]
+    """Whether what `_mirrored` names is seen as in a mirror."""
+    return size > 1 and index % (2 * size - 2) >= size
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def look_up_descriptors(values, centre, matrix, points, spacing, moves, grid, out):  # type: ignore[no-untyped-def]
+    """Descriptors of the nearest voxel, mirrored outside, as seen from the result: turned back by `matrix`.
+
+    Args:
+        values: (Z, Y, X, 11) uint8, 0 ... 255 for 0 ... 1: descriptors and presence, see `turn_descriptors`.
+        centre: (3,) float64, the place in `values` that places are relative to, in voxels.
+        matrix: (3, 3) float64, turns directions of the result into those of `values`.
+        points, spacing, moves, grid: as for `sample_raw`.
+        out: (10, z, y, x) float32, filled.
+    """
+    size = values.shape
+    flat = values.reshape(-1)
+    stride_z, stride_y, stride_x = size[1] * size[2] * size[3], size[2] * size[3], size[3]
+    count = points.shape[3]
+    line, places, steps = np.empty((3, count)), np.empty(3, np.int64), np.empty(3, np.int64)
+    turn = matrix.astype(np.float32)
+    found = np.empty(11, np.float32)
+    rounding, unit = np.int64(ONE >> 1), np.float32(1 / 255)
+    one, two, zero, half = np.float32(1), np.float32(2), np.float32(0), np.float32(0.5)
+    for z in range(out.shape[1]):
+        for y in range(out.shape[2]):
+            _row(points, spacing, moves, centre, z + grid[0], y + grid[1], line)
+            for i in range(max(1, count - 1)):
+                first, last = _segment(line, spacing[2], i, grid[2], grid[2] + out.shape[3], places, steps)
+                pz, py, px = places[0] + rounding, places[1] + rounding, places[2] + rounding
+                for x in range(first - grid[2], last - grid[2]):
+                    iz, iy, ix = pz >> 32, py >> 32, px >> 32
+                    pz, py, px = pz + steps[0], py + steps[1], px + steps[2]
+                    sz = -one if _is_mirrored(iz, size[0]) else one
+                    sy = -one if _is_mirrored(iy, size[1]) else one
+                    sx = -one if _is_mirrored(ix, size[2]) else one
+                    iz, iy, ix = _mirrored(iz, size[0]), _mirrored(iy, size[1]), _mirrored(ix, size[2])
+                    at = iz * stride_z + iy * stride_y + ix * stride_x
+                    for channel in range(11):
+                        found[channel] = np.float32(flat[at + channel]) * unit
+                    none = found[10] * half  # what offsets and Pearson coefficients of 0 look like
+                    oz, oy, ox = (found[0] - none) * sz, (found[1] - none) * sy, (found[2] - none) * sx
+                    zz, yy, xx = found[3], found[4], found[5]
+                    share = one / none if none > 0 else zero
+                    zy = (found[6] - none) * share * sz * sy * math.sqrt(zz * yy)
+                    zx = (found[7] - none) * share * sz * sx * math.sqrt(zz * xx)
+                    yx = (found[8] - none) * share * sy * sx * math.sqrt(yy * xx)
+                    for axis in range(3):
+                        a, b, c = turn[0, axis], turn[1, axis], turn[2, axis]
+                        out[axis, z, y, x] = min(max(a * oz + b * oy + c * ox + none, zero), one)
+                        variance = a * a * zz + b * b * yy + c * c * xx + two * (a * b * zy + a * c * zx + b * c * yx)
+                        out[3 + axis, z, y, x] = min(max(variance, zero), one)
+                    for pair in range(3):
+                        j, k = pair // 2, 1 + (pair + 1) // 2  # zy, zx, yx
+                        a, b, c = turn[0, j], turn[1, j], turn[2, j]
+                        d, e, f = turn[0, k], turn[1, k], turn[2, k]
+                        covariance = a * d * zz + b * e * yy + c * f * xx
+                        covariance += (a * e + b * d) * zy + (a * f + c * d) * zx + (b * f + c * e) * yx
+                        both = out[3 + j, z, y, x] * out[3 + k, z, y, x]
+                        pearson = covariance / math.sqrt(both) if both > 0 else zero
+                        out[6 + pair, z, y, x] = min(max((pearson + one) * none, zero), one)
+                    out[9, z, y, x] = found[9]

@@ -48,12 +48,14 @@ class Map:
         spacing: Voxels of the result between control points, z y x; the first lies on the first voxel.
         moves: `(3, z)` float64, added to the places of each section.
         shape: Extent of the result in voxels.
+        matrix: `(3, 3)` float64, R P: turns directions in the result into directions in the crop.
     """
 
     points: NDArray[np.float64]
     spacing: tuple[float, float, float]
     moves: NDArray[np.float64]
     shape: Triple
+    matrix: NDArray[np.float64]
 
 
 def margin(parameters: Augmentation, voxel_size: tuple[float, ...]) -> Triple:
@@ -205,7 +207,7 @@ def draw_map(
     snap = torch.tensor([0.5 * ((crop_shape[a] - shape[axis]) % 2) for a, axis in enumerate(lies_on)])
     places = places + snap[:, None, None, None]
     moves = (matrix[:, 1:] @ _draw_misalignment(generator, parameters, shape[0])).numpy()
-    return Map(np.ascontiguousarray(places.numpy()), spacing, np.ascontiguousarray(moves), shape)
+    return Map(np.ascontiguousarray(places.numpy()), spacing, np.ascontiguousarray(moves), shape, matrix.numpy())
 
 
 def _draw_misalignment(generator: torch.Generator, parameters: Augmentation, sections: int) -> torch.Tensor:

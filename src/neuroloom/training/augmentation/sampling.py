@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroloom.training.augmentation.kernels import ONE, look_up, sample_raw
+from neuroloom.training.augmentation.kernels import ONE, look_up, look_up_descriptors, sample_raw
 from neuroloom.training.augmentation.map import Map
 from neuroloom.training.windows import Window
 from neuroloom.volume.array import Triple
 
 WHITE = 255
 """White of an image of 8 bits."""
+
+PAIRS = ((0, 1), (0, 2), (1, 2))
+"""Axes of the Pearson coefficients, in the order of their channels."""
 
 
 def sample_image(image: Window, places: Map, out: torch.Tensor) -> None:
@@ -63,6 +66,62 @@ def sample_labels(labels: Window, roles: Window, places: Map, out: torch.Tensor,
     )
     out.copy_(found[0])
     out_roles.copy_(found[1])
+
+
+def sample_descriptors(descriptors: Window, places: Map, out: torch.Tensor) -> None:
+    """Descriptors of the voxels nearest to the middle of a map, as seen from its result.
+
+    They are not interpolated: halfway between those of two neurites lie those of none.
+
+    Args:
+        descriptors: `(Z, Y, X, 11)` uint8, 0 … 255 for 0 … 1: descriptors and presence; mirrored outside.
+        places: Where voxels come from.
+        out: `(10, z, y, x)` float32, no larger than the map; filled with values in [0, 1] on the device where it is.
+    """
+    z, y, x = out.shape[1:]
+    if out.device.type == "cpu":
+        points, spacing, moves, begin = _arguments(places, (z, y, x))
+        matrix = np.ascontiguousarray(places.matrix)
+        centre = _centre(descriptors)
+        look_up_descriptors(descriptors.values, centre, matrix, points, spacing, moves, begin, out.numpy())
+        return
+    found, mirrored = nearest_descriptors(descriptors, places_of(places, (z, y, x), out.device))
+    out.copy_(turn_descriptors(found, torch.from_numpy(places.matrix), mirrored))
+
+
+def turn_descriptors(descriptors: torch.Tensor, matrix: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Descriptors as they are in an image that is turned or mirrored.
+
+    Offsets turn like vectors and covariances like matrices. Where a network doubts whether there is a neurite at all,
+    its descriptors are weaker by the presence p: offsets and Pearson coefficients of 0 are then not 1/2 but p / 2. So
+    a membrane has descriptors of 0 from whichever side it is seen.
+
+    Args:
+        descriptors: `(11, ...)` in [0, 1]: mean offsets z y x, variances zz yy xx, Pearson coefficients zy zx yx, size
+            and presence.
+        matrix: `(3, 3)` orthogonal, turns directions in the result into those in the image.
+        mirrored: `(3, ...)` bool, along which axes of the image they are seen as in a mirror beforehand.
+
+    Returns:
+        `(10, ...)` in [0, 1].
+    """
+    none = descriptors[10] / 2
+    signs = 1 - 2 * mirrored.float()
+    offsets = (descriptors[:3] - none) * signs
+    deviations = descriptors[3:6].sqrt()
+    covariances = torch.diag_embed(descriptors[3:6].movedim(0, -1))
+    for channel, (a, b) in zip((6, 7, 8), PAIRS, strict=True):
+        pearson = torch.where(none > 0, (descriptors[channel] - none) / none, 0) * signs[a] * signs[b]
+        covariances[..., a, b] = covariances[..., b, a] = pearson * deviations[a] * deviations[b]
+    matrix = matrix.to(descriptors)
+    offsets = torch.einsum("ij,i...->j...", matrix, offsets) + none
+    covariances = matrix.T @ covariances @ matrix
+    variances = torch.diagonal(covariances, dim1=-2, dim2=-1).movedim(-1, 0).clamp(0, 1)
+    pearsons = []
+    for a, b in PAIRS:
+        both = (variances[a] * variances[b]).sqrt()
+        pearsons.append((torch.where(both > 0, covariances[..., a, b] / both, 0) + 1) * none)
+    return torch.cat([offsets, variances, torch.stack(pearsons), descriptors[9:10]]).clamp(0, 1)
 
 
 def places_of(places: Map, shape: Triple, device: torch.device) -> torch.Tensor:
@@ -135,12 +194,36 @@ def nearest(labels: torch.Tensor, roles: torch.Tensor, places: torch.Tensor) -> 
     index = torch.zeros(places.shape[1:], dtype=torch.int64, device=labels.device)
     inside = torch.ones(places.shape[1:], dtype=torch.bool, device=labels.device)
     for axis, size in enumerate(labels.shape):
-        place = ((places[axis] + (size - 1) / 2) * ONE).round() / ONE
-        voxel = (place + 0.5).floor().long()
+        voxel = _nearest_voxel(places[axis], size)
         inside &= (voxel >= 0) & (voxel < size)
         index = index * size + voxel.clamp(0, size - 1)
     # taken by index: ids may be larger than what a float can tell apart
     return labels.reshape(-1)[index] * inside, roles.reshape(-1)[index] * inside
+
+
+def nearest_descriptors(descriptors: Window, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Descriptors of the voxels nearest to places.
+
+    Args:
+        descriptors: `(Z, Y, X, 11)` uint8; mirrored outside of their array, no place lies outside of the window.
+        places: `(3, z, y, x)` float64 relative to the window's centre, in voxels.
+
+    Returns:
+        `(11, z, y, x)` float32 in [0, 1], and `(3, z, y, x)` bool: along which axes they are seen as in a mirror.
+    """
+    index, mirrored = torch.zeros(places.shape[1:], dtype=torch.int64, device=places.device), []
+    for axis, size in enumerate(descriptors.shape):
+        voxel = _nearest_voxel(places[axis], size).clamp(0, size - 1)
+        mirrored.append(torch.from_numpy(descriptors.mirrored(axis)).to(places.device)[voxel])
+        index = index * size + voxel
+    values = torch.from_numpy(descriptors.read_mirrored()).to(places.device)
+    return values.reshape(-1, values.shape[3])[index].movedim(-1, 0).float() / WHITE, torch.stack(mirrored)
+
+
+def _nearest_voxel(places: torch.Tensor, size: int) -> torch.Tensor:
+    """Places along one axis, relative to the centre of `size` voxels, to voxels, which may lie outside."""
+    place = ((places + (size - 1) / 2) * ONE).round() / ONE
+    return (place + 0.5).floor().long()
 
 
 def _mirrored(index: torch.Tensor, size: int) -> torch.Tensor:
