@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from neuroloom.training.descriptors import lsd_by_matrices
+
+
+def by_matrices(labels: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+    """A GPU's way to the descriptors of one array."""
+    return lsd_by_matrices(labels[None], *arguments, **options)[0]
 
 
 def definition(

@@ -12,7 +12,9 @@ import torch
 
 import neuroloom
 from neuroloom.training import descriptors
-from neuroloom.training.descriptors import context, lsd, lsd_by_matrices, lsd_torch
+from neuroloom.training.descriptors import context, lsd, lsd_torch
+
+from .definition import by_matrices
 
 NAN = float("nan")
 SIZE = (8.0, 8.0, 8.0)
@@ -57,7 +59,7 @@ def test_refuses_nonsense(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lsd_torch(torch.from_numpy(labels)[None], **arguments)
     with pytest.raises(ValueError, match=message):
-        lsd_by_matrices(torch.from_numpy(labels), **arguments)
+        by_matrices(torch.from_numpy(labels), **arguments)
     if {"sigma_nm", "downsample", "window"} & set(changed):
         with pytest.raises(ValueError, match=message):
             context(**arguments)
@@ -69,7 +71,7 @@ def test_refuses_floats_and_other_dimensions() -> None:
     with pytest.raises(ValueError, match="integers"):
         lsd_torch(torch.ones((1, 4, 4, 4)), 8.0, SIZE)
     with pytest.raises(ValueError, match="integers"):
-        lsd_by_matrices(torch.ones((4, 4, 4), dtype=torch.bool), 8.0, SIZE)
+        by_matrices(torch.ones((4, 4, 4), dtype=torch.bool), 8.0, SIZE)
     with pytest.raises(ValueError, match="2 or 3 axes"):
         lsd(np.ones((4, 4, 4, 4), dtype=int), 8.0, (8.0,) * 4)
     with pytest.raises(ValueError, match=r"\(b, z, y, x\) or \(b, y, x\)"):

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neuroloom.training.descriptors import compute, context, lsd, lsd_by_matrices, lsd_torch
+from neuroloom.training.descriptors import compute, context, lsd, lsd_by_matrices, lsd_torch, matrices
 from neuroloom.training.descriptors.runs import COLUMN_HEIGHT, COLUMN_WIDTH
 from neuroloom.training.descriptors.windows import gaussian_moments
 
-from .definition import definition, neurites
+from .definition import by_matrices, definition, neurites
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_equals_the_definition(shape: tuple[int, ...], sigma: tuple[float, ...],
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     if len(shape) == 3:
         signed = torch.from_numpy(labels.view(np.int64))
-        np.testing.assert_allclose(lsd_by_matrices(signed, sigma, voxel_size), expected, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(by_matrices(signed, sigma, voxel_size), expected, atol=1e-4, rtol=0)
 
 
 def test_columns_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_downsampled_descriptors_are_of_the_own_label_at_the_first_voxel_of_the_
     found = lsd(labels, 32.0, (8.0, 8.0, 8.0), downsample)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     signed = torch.from_numpy(labels.view(np.int64))
-    np.testing.assert_allclose(lsd_by_matrices(signed, 32.0, (8.0,) * 3, downsample), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(by_matrices(signed, 32.0, (8.0,) * 3, downsample), expected, atol=1e-4, rtol=0)
     flat = lsd(labels[4], 32.0, (8.0, 8.0), downsample)
     np.testing.assert_allclose(flat, definition(labels[4], (32.0,) * 2, (8.0,) * 2, downsample), atol=1e-4, rtol=0)
 
@@ -158,6 +158,19 @@ def test_context_is_all_that_counts() -> None:
     assert context(80.0, (8.0, 8.0, 8.0), 2) == (30, 30, 30)
 
 
+@pytest.mark.parametrize("places", [1, 3000, 1 << 24])
+def test_boxes_of_all_samples_are_computed_together(monkeypatch: pytest.MonkeyPatch, places: int) -> None:
+    """Many labels of all extents, with equal ids in different samples, in groups of one, of some, and of all alike."""
+    monkeypatch.setattr(matrices, "GROUP_PLACES", places)
+    samples = np.stack(
+        [neurites(seed, (24, 30, 28), number).view(np.int64) for seed, number in enumerate((2, 40, 200))]
+    )
+    found = lsd_by_matrices(torch.from_numpy(samples), 24.0, (8.0,) * 3, 2, (slice(3, 20), slice(0, 30), slice(9, 28)))
+    for sample, own in zip(samples, found, strict=True):
+        expected = lsd(sample, 24.0, (8.0,) * 3, 2)[:, 3:20, :, 9:28]
+        np.testing.assert_allclose(own, expected, atol=1e-4)
+
+
 def test_batches_and_empty_arrays() -> None:
     labels = torch.stack([torch.from_numpy(neurites(seed, (6, 7, 8), 3).view(np.int64)) for seed in (1, 2)])
     labels = torch.cat([labels, torch.zeros_like(labels[:1])])
@@ -166,7 +179,8 @@ def test_batches_and_empty_arrays() -> None:
     assert found.dtype == torch.float32
     for sample, own in zip(labels, found, strict=True):
         assert torch.equal(own, torch.from_numpy(lsd(sample.numpy(), 16.0, (8.0,) * 3, 2)))
-        np.testing.assert_allclose(lsd_by_matrices(sample, 16.0, (8.0,) * 3, 2), own, atol=1e-4)
+        np.testing.assert_allclose(by_matrices(sample, 16.0, (8.0,) * 3, 2), own, atol=1e-4)
+    np.testing.assert_allclose(lsd_by_matrices(labels, 16.0, (8.0,) * 3, 2), found, atol=1e-4)
     assert not found[2].any()
     assert lsd(np.zeros((0, 4, 4), dtype=np.uint64), 16.0, (8.0,) * 3).shape == (10, 0, 4, 4)
     if torch.cuda.is_available():
@@ -201,7 +215,7 @@ def test_real_neuropil_is_exact_and_fast(real_data: Path) -> None:
         np.testing.assert_allclose(found[(slice(None), *voxel)], expected, atol=1e-4, rtol=0)
     signed = torch.from_numpy(labels.view(np.int64))[:80, :80, :80]
     np.testing.assert_allclose(
-        lsd_by_matrices(signed, 80.0, (8.0,) * 3, 2), lsd(labels[:80, :80, :80], 80.0, (8.0,) * 3, 2), atol=1e-4
+        by_matrices(signed, 80.0, (8.0,) * 3, 2), lsd(labels[:80, :80, :80], 80.0, (8.0,) * 3, 2), atol=1e-4
     )
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neuroloom.training.descriptors import Window, context, lsd, lsd_by_matrices, lsd_torch
+from neuroloom.training.descriptors import Window, context, lsd, lsd_torch
 from neuroloom.training.descriptors.windows import half_widths
 
-from .definition import definition, neurites
+from .definition import by_matrices, definition, neurites
 
 WINDOWS: list[Window] = ["gaussian", "sphere"]
 either_window = pytest.mark.parametrize("window", WINDOWS)
@@ -45,7 +45,7 @@ def test_a_sphere_equals_its_definition(
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
     np.testing.assert_allclose(
-        lsd_by_matrices(signed(labels), sigma, voxel_size, downsample, window="sphere"), expected, atol=1e-6, rtol=0
+        by_matrices(signed(labels), sigma, voxel_size, downsample, window="sphere"), expected, atol=1e-6, rtol=0
     )
 
 
@@ -53,7 +53,7 @@ def test_a_gaussian_larger_than_the_volume() -> None:
     labels = neurites(2, (5, 4, 6), 4)
     expected = definition(labels, (60.0,) * 3, (8.0,) * 3)
     np.testing.assert_allclose(lsd(labels, 60.0, (8.0,) * 3), expected, atol=1e-4, rtol=0)
-    np.testing.assert_allclose(lsd_by_matrices(signed(labels), 60.0, (8.0,) * 3), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(by_matrices(signed(labels), 60.0, (8.0,) * 3), expected, atol=1e-4, rtol=0)
     assert np.isfinite(lsd(labels, 1e5, (8.0,) * 3)).all()
 
 
@@ -104,7 +104,7 @@ def test_a_roi_is_a_part_of_the_whole(data: Any, window: Window, downsample: int
     whole = lsd(labels, 20.0, voxel_size, downsample, window=window)[(slice(None), *roi)]
     part = lsd(labels, 20.0, voxel_size, downsample, tuple(roi), window=window)
     np.testing.assert_allclose(part, whole, atol=2e-6)
-    by_torch = lsd_by_matrices(signed(labels), 20.0, voxel_size, downsample, tuple(roi), window=window)
+    by_torch = by_matrices(signed(labels), 20.0, voxel_size, downsample, tuple(roi), window=window)
     np.testing.assert_allclose(by_torch, whole, atol=2e-5)
 
 
@@ -121,8 +121,8 @@ def test_chosen_components_are_those_channels_of_all(
     assert np.array_equal(found, everything[components])
     by_torch = lsd_torch(signed(labels)[None], 20.0, voxel_size, downsample, components=components, window=window)
     assert np.array_equal(by_torch[0], found)
-    by_matrices = lsd_by_matrices(signed(labels), 20.0, voxel_size, downsample, components=components, window=window)
-    np.testing.assert_allclose(by_matrices, found, atol=2e-5)
+    by_torch = by_matrices(signed(labels), 20.0, voxel_size, downsample, components=components, window=window)
+    np.testing.assert_allclose(by_torch, found, atol=2e-5)
 
 
 @either_window
@@ -186,5 +186,5 @@ def test_context_is_all_that_counts(window: Window) -> None:
 def test_arrays_without_voxels(window: Window) -> None:
     nothing = np.zeros((0, 4, 4), dtype=np.uint64)
     assert lsd(nothing, 16.0, (8.0,) * 3, window=window).shape == (10, 0, 4, 4)
-    assert lsd_by_matrices(signed(nothing), 16.0, (8.0,) * 3, window=window).shape == (10, 0, 4, 4)
+    assert by_matrices(signed(nothing), 16.0, (8.0,) * 3, window=window).shape == (10, 0, 4, 4)
     assert lsd(nothing[:, 0], 16.0, (8.0,) * 2, window=window).shape == (6, 0, 4)

@@ -3,20 +3,34 @@
 On a GPU the moments of a label's bounding box are products with banded matrices, entry t^k g(t) with t = j - i, along
 x, then y, then z (Gaussian window), or products of Fourier transforms (spherical window, `fourier`). On a processor
 the kernels of `compute` are faster.
+
+A GPU computes a box in less time than it takes to ask for it. So boxes of about the same extent, of all labels of all
+samples, are computed together:
+
+    labels -> boxes -> groups of boxes, made equal by a rim -> moments of a group -> descriptors -> each label's voxels
+
+The rim does no harm: where it leaves a label's box there is nothing of the label within reach of a wanted place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from neuroloom.training.descriptors.arguments import check, check_components, check_roi
 from neuroloom.training.descriptors.channels import ROUNDING, SMALLEST_VARIANCE
 from neuroloom.training.descriptors.compute import lsd
 from neuroloom.training.descriptors.fourier import sphere_moments
 from neuroloom.training.descriptors.windows import Window, gaussian_moments, gaussian_radius, sphere_radius
+
+GROUP_PLACES = 1 << 24
+"""Places of the boxes of a group; for each of them ten numbers are in memory, twice."""
 
 
 def lsd_torch(
@@ -57,9 +71,46 @@ def lsd_torch(
     if labels.device.type == "cpu":
         arrays = [lsd(sample.numpy(), sigma, voxel_size, downsample, roi, components, window) for sample in labels]
         return torch.from_numpy(np.stack(arrays))
-    return torch.stack(
-        [lsd_by_matrices(sample, sigma, voxel_size, downsample, roi, components, window) for sample in labels]
-    )
+    return lsd_by_matrices(labels, sigma, voxel_size, downsample, roi, components, window)
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes of labels, in places: every `downsample`-th voxel.
+
+    Attributes:
+        sample: In which sample each is, (n,).
+        begin, end: First and last + 1 place of the part of the label that takes part, z y x, (n, 3).
+        first, last: The same for the part of which descriptors are wanted; last is 0 where none are.
+    """
+
+    sample: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Boxes that are computed together.
+
+    Attributes:
+        labels: Their numbers in ascending order, (n,), on the device.
+        sample, begin, end, first: As in `_Boxes`, on the device.
+        extent: Places of every box, z y x, at least as many as the largest has.
+        wanted: The same for the part of which descriptors are wanted.
+        voxels: Indices of the wanted voxels of these labels.
+    """
+
+    labels: torch.Tensor
+    sample: torch.Tensor
+    begin: torch.Tensor
+    end: torch.Tensor
+    first: torch.Tensor
+    extent: tuple[int, ...]
+    wanted: tuple[int, ...]
+    voxels: torch.Tensor
 
 
 def lsd_by_matrices(
@@ -71,88 +122,56 @@ def lsd_by_matrices(
     components: Sequence[int] | None = None,
     window: Window = "gaussian",
 ) -> torch.Tensor:
-    """Local shape descriptors label by label, as a GPU likes to compute them.
+    """Local shape descriptors as a GPU likes to compute them.
 
     Args:
-        labels: (z, y, x) or (y, x), any integer type, 0 = background.
-        sigma_nm, voxel_size, downsample, roi, components, window: as for `lsd`.
+        labels: (b, z, y, x) or (b, y, x), any integer type, 0 = background.
+        sigma_nm, voxel_size, downsample, roi, components, window: as for `lsd_torch`.
 
     Returns:
-        (10, z, y, x) float32 in [0, 1], or (6, y, x), of the roi's shape, on the device of the labels; or as many
-        channels as were chosen.
+        As `lsd_torch`, on the device of the labels.
 
     Raises:
-        ValueError: as for `lsd`.
+        ValueError: as for `lsd_torch`.
     """
-    flat = labels.ndim == 2
-    sigma = check(labels.ndim, sigma_nm, voxel_size, downsample, window)
-    channels = torch.from_numpy(check_components(labels.ndim, components)).to(labels.device)
+    flat = labels.ndim == 3
+    sigma = check(labels.ndim - 1, sigma_nm, voxel_size, downsample, window)
+    channels = torch.from_numpy(check_components(labels.ndim - 1, components)).to(labels.device)
     _check_integers(labels)
-    region = check_roi(labels.shape, roi).tolist()
+    region = check_roi(labels.shape[1:], roi).tolist()
     repeats = [downsample] * 3
     if flat:
-        labels, sigma, voxel_size = labels[None], (1.0, *sigma), (1.0, *voxel_size)
+        labels, sigma, voxel_size = labels[:, None], (1.0, *sigma), (1.0, *voxel_size)
         region, repeats[0] = [[0, 1], *region], 1
     step = [size * n for size, n in zip(voxel_size, repeats, strict=True)]
-    in_voxels = [s / v for s, v in zip(sigma, step, strict=True)]
-    radius = [(gaussian_radius if window == "gaussian" else sphere_radius)(s) for s in in_voxels]
-    if flat:
-        radius[0] = 0
-    bands = _bands(labels, repeats, in_voxels, flat) if window == "gaussian" else []
+    in_places = [s / v for s, v in zip(sigma, step, strict=True)]
     farthest = sigma if window == "gaussian" else tuple(s / 2 for s in sigma)
 
-    out = torch.zeros((len(channels), *(b - a for a, b in region)), dtype=torch.float32, device=labels.device)
-    voxels = labels.nonzero()
-    ids, index = torch.unique(labels[tuple(voxels.T)], return_inverse=True)
-    blocks = voxels // torch.tensor(repeats, device=labels.device)
-    begin, end = torch.tensor(region, device=labels.device).T
-    inside = ((voxels >= begin) & (voxels < end)).all(1)
-    # first and last + 1 block of each label along each axis, of all of it and of what is wanted of it
-    boxes = torch.stack([*_boxes(index, blocks, len(ids)), *_boxes(index[inside], blocks[inside], len(ids))], 1)
+    z, y, x = (slice(a, b) for a, b in region)
+    shape = labels[:, z, y, x].shape
+    out = torch.zeros((len(channels), math.prod(shape)), dtype=torch.float32, device=labels.device)
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # ten bits of mantissa (TF32) would not do
     try:
         with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
-            for number, (low, high, first, last) in enumerate(boxes.tolist()):
-                if last[0] == 0:  # none of it is wanted
-                    continue
-                target = list(zip(first, last, strict=True))
-                source = [
-                    (max(all_first, a - r), min(all_last, b + r))
-                    for all_first, all_last, (a, b), r in zip(low, high, target, radius, strict=True)
-                ]
-                z, y, x = (slice(a * n, b * n, n) for (a, b), n in zip(source, repeats, strict=True))
-                own = labels[z, y, x] == ids[number]
+            seen, wanted = _numbers(labels[:, :: repeats[0], :: repeats[1], :: repeats[2]], labels[:, z, y, x])
+            places = [torch.arange(a, b, device=labels.device) // n for (a, b), n in zip(region, repeats, strict=True)]
+            tables = [_table(s, flat and axis == 0, labels.device) for axis, s in enumerate(in_places)]
+            units = [
+                torch.tensor(v, dtype=torch.float64, device=labels.device).reshape(3, 1, 1, 1, 1)
+                for v in (farthest, sigma, step)
+            ]
+            for group in _groups(seen, wanted, places, _radius(in_places, window, flat), together=window == "gaussian"):
                 if window == "gaussian":
-                    kernels = (b[:, i[0] : i[1], j[0] : j[1]] for b, i, j in zip(bands, target, source, strict=True))
-                    moments = _moments_of_a_box(own.float(), *kernels)
+                    moments = _gaussian_moments(seen, group, tables)
                 else:
-                    moments = sphere_moments(own, source, target, in_voxels, flat)
-                descriptors = _normalise(moments, *(_column(v, moments) for v in (farthest, sigma, step)))
-                _paste(descriptors[channels], target, repeats, labels, ids[number], region, out)
+                    moments = _sphere_moments(seen, group, in_places, flat)
+                descriptors = _normalise(moments, *(unit.to(moments.dtype) for unit in units))
+                out[:, group.voxels] = _at_voxels(descriptors[channels], group, wanted, places)
     finally:
         torch.set_float32_matmul_precision(precision)
-    return out[:, 0] if flat else out
-
-
-def _paste(
-    descriptors: torch.Tensor,
-    target: list[tuple[int, int]],
-    repeats: list[int],
-    labels: torch.Tensor,
-    label: torch.Tensor,
-    region: list[list[int]],
-    out: torch.Tensor,
-) -> None:
-    """Copy descriptors (c, z, y, x) of blocks `target` to the label's own voxels, as far as `out` shows them."""
-    in_labels, in_out = [], []
-    for axis, ((first, last), (begin, end), n) in enumerate(zip(target, region, repeats, strict=True)):
-        a, b = max(first * n, begin), min(last * n, end)
-        descriptors = descriptors.repeat_interleave(n, axis + 1).narrow(axis + 1, a - first * n, b - a)
-        in_labels.append(slice(a, b))
-        in_out.append(slice(a - begin, b - begin))
-    box = out[(slice(None), *in_out)]
-    box.copy_(torch.where(labels[tuple(in_labels)] == label, descriptors, box))
+    result = out.reshape(len(channels), *shape).movedim(0, 1).contiguous()
+    return result[:, :, 0] if flat else result
 
 
 def _check_integers(labels: torch.Tensor) -> None:
@@ -160,45 +179,162 @@ def _check_integers(labels: torch.Tensor) -> None:
         raise ValueError(f"labels must be integers, not {labels.dtype}")
 
 
-def _boxes(index: torch.Tensor, blocks: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """First and last + 1 block (n, 3) of each of n labels; last 0 where it has none."""
-    index = index[:, None].expand(-1, 3)
-    low = torch.full((number, 3), torch.iinfo(torch.int64).max, device=blocks.device).scatter_reduce(
-        0, index, blocks, "amin"
-    )
-    return low, torch.zeros_like(low).scatter_reduce(0, index, blocks + 1, "amax")
+def _radius(sigma: Sequence[float], window: Window, flat: bool) -> list[int]:
+    radius = [(gaussian_radius if window == "gaussian" else sphere_radius)(s) for s in sigma]
+    return [0, *radius[1:]] if flat else radius
 
 
-def _bands(labels: torch.Tensor, repeats: list[int], sigma: list[float], flat: bool) -> list[torch.Tensor]:
-    """For each axis (3, n, n), entry [k, i, j] = t^k g(t) with t = j - i; sigma in blocks of `repeats` voxels."""
-    bands = []
-    for axis in range(3):
-        kernel = np.array([[1.0], [0.0], [0.0]]) if flat and axis == 0 else gaussian_moments(sigma[axis])
-        radius = kernel.shape[1] // 2
-        places = np.arange(-(-labels.shape[axis] // repeats[axis]))
-        offset = places[None, :] - places[:, None]
-        band = np.where(np.abs(offset) <= radius, kernel[:, np.clip(offset, -radius, radius) + radius], 0.0)
-        bands.append(torch.from_numpy(band).to(labels.device, torch.float32))
-    return bands
+def _numbers(seen: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Number the labels (b, z, y, x) from 0, those of each sample for themselves; -1 for background.
+
+    Args:
+        seen: Every n-th voxel.
+        wanted: All voxels of which descriptors are wanted.
+    """
+    ids, index = torch.unique(torch.cat([seen.reshape(-1), wanted.reshape(-1)]), return_inverse=True)
+    numbers = []
+    for part, of_part in zip((seen, wanted), torch.split(index, [seen.numel(), wanted.numel()]), strict=True):
+        first = len(ids) * torch.arange(len(part), device=part.device).reshape(-1, 1, 1, 1)
+        numbers.append(torch.where(part == 0, -1, of_part.reshape(part.shape) + first))
+    there = torch.zeros(len(ids) * len(seen) + 1, dtype=torch.int64, device=seen.device)
+    for part in numbers:
+        there[part.reshape(-1)] = 1  # the last stands for background
+    there[-1] = 0
+    compact = torch.where(there == 1, there.cumsum(0) - 1, -1)
+    return compact[numbers[0]], compact[numbers[1]]
 
 
-def _moments_of_a_box(own: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """A label's mask (z, y, x) and bands (3, n', n) per axis -> moments (10, z', y', x'), in voxels."""
-    by_x = torch.einsum("kxu,zyu->kzyx", x, own)
+def _boxes(seen: torch.Tensor, wanted: torch.Tensor, places: list[torch.Tensor], radius: Sequence[int]) -> _Boxes:
+    """Boxes of all labels; places are those of the voxels of `wanted` along each axis."""
+    number = int(max((int(part.max()) for part in (seen, wanted) if part.numel()), default=-1)) + 1
+    everywhere = [torch.arange(n, device=seen.device) for n in seen.shape[1:]]
+    samples = [torch.arange(len(part), device=part.device) for part in (seen, wanted)]
+    edges = []
+    for part, along, of_sample in ((seen, everywhere, samples[0]), (wanted, places, samples[1])):
+        low, high = [], []
+        for axis, place in enumerate((of_sample, *along)):
+            size = int(max(len(part), *seen.shape[1:]))
+            there = torch.zeros((number + 1) * size, dtype=torch.bool, device=seen.device)
+            place = place.reshape([-1 if a == axis else 1 for a in range(4)])
+            # the last row is that of background
+            there[(torch.where(part < 0, number, part) * size + place).reshape(-1)] = True
+            there = there.reshape(-1, size)[:number]
+            low.append(there.byte().argmax(1))
+            high.append(torch.where(there.any(1), size - there.flip(1).byte().argmax(1), 0))
+        edges.append((torch.stack(low, 1).cpu().numpy(), torch.stack(high, 1).cpu().numpy()))
+    (begin, end), (first, last) = edges
+    sample = np.where(end[:, 0] > 0, begin[:, 0], first[:, 0])
+    begin, end, first, last = begin[:, 1:], end[:, 1:], first[:, 1:], last[:, 1:]
+    begin, end = np.maximum(begin, first - radius), np.minimum(end, last + np.array(radius))
+    # where something is wanted, though none of the n-th voxels is there, the box holds nothing
+    return _Boxes(sample, np.minimum(begin, first), np.maximum(end, last), first, last)
+
+
+def _groups(
+    seen: torch.Tensor, wanted: torch.Tensor, places: list[torch.Tensor], radius: Sequence[int], together: bool
+) -> Iterator[_Group]:
+    """Labels of which descriptors are wanted, those of about the same extent together."""
+    boxes = _boxes(seen, wanted, places, radius)
+    extents = np.concatenate([boxes.end - boxes.begin, boxes.last - boxes.first], axis=1)
+    there = np.flatnonzero(boxes.last[:, 0] > 0)
+    if together and len(there):
+        # along each axis half or all of what the largest box has: few groups, and not much more to compute
+        largest = extents[there].max(axis=0)
+        half = -(-largest // 2)
+        extents = np.where(extents <= half, half, largest)
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for label in there.tolist():
+        alike[tuple(extents[label].tolist())].append(label)
+    groups = []
+    for both, labels in alike.items():
+        extent, of_wanted = both[:3], both[3:]
+        number = GROUP_PLACES // math.prod(max(a, b) for a, b in zip(extent, of_wanted, strict=True))
+        number = max(1, number) if together else 1
+        groups += [(labels[n : n + number], extent, of_wanted) for n in range(0, len(labels), number)]
+    of_label = np.full(len(boxes.sample) + 1, len(groups))  # the last stands for background
+    for number, (labels, _, _) in enumerate(groups):
+        of_label[labels] = number
+    # indices of voxels, those of a group side by side
+    of_voxel, order = torch.sort(torch.from_numpy(of_label).to(seen.device)[wanted.reshape(-1)])
+    voxels = torch.split(order, torch.bincount(of_voxel, minlength=len(groups) + 1).tolist())
+    # to the device at once: a small copy takes as long as a large one
+    columns = np.concatenate([boxes.sample[:, None], boxes.begin, boxes.end, boxes.first], axis=1)
+    in_order = np.concatenate([np.asarray(labels, dtype=np.int64) for labels, _, _ in groups] or [there])
+    everything = torch.from_numpy(np.concatenate([in_order[:, None], columns[in_order]], axis=1)).to(seen.device)
+    parts = torch.split(everything, [len(labels) for labels, _, _ in groups])
+    for (_, extent, of_wanted), part, own in zip(groups, parts, voxels, strict=False):
+        yield _Group(part[:, 0], part[:, 1], part[:, 2:5], part[:, 5:8], part[:, 8:], extent, of_wanted, own)
+
+
+def _own(seen: torch.Tensor, group: _Group) -> torch.Tensor:
+    """Where the label of each box is, (n, z, y, x) bool; anything beyond the end of a box."""
+    index = [group.sample.reshape(-1, 1, 1, 1)]
+    for axis, extent in enumerate(group.extent):
+        place = group.begin[:, axis, None] + torch.arange(extent, device=seen.device)
+        shape = [-1, *(extent if a == axis else 1 for a in range(3))]
+        index.append(place.clamp(max=seen.shape[axis + 1] - 1).reshape(shape))
+    return seen[tuple(index)] == group.labels.reshape(-1, 1, 1, 1)
+
+
+def _gaussian_moments(seen: torch.Tensor, group: _Group, tables: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Moments (10, n, z, y, x) over a Gaussian window of each box of a group, in places."""
+    z, y, x = (_bands(group, axis, table) for axis, table in enumerate(tables))
+    own = _own(seen, group).float()
+    by_x = (own.flatten(1, 2) @ x.mT).reshape(3, *own.shape[:3], -1)
+    y = y[:, :, None]
     by_y = torch.cat([y[0] @ by_x, y[1] @ by_x[:2], y[2] @ by_x[:1]])
-    planes = by_y.flatten(2)  # 0 one, 1 x, 2 xx, 3 y, 4 yx, 5 yy
+    planes = by_y.flatten(3)  # 0 one, 1 x, 2 xx, 3 y, 4 yx, 5 yy
     one, x_, xx, y_, yx, yy = z[0] @ planes
     z_, zy, zx = z[1] @ planes[[0, 3, 1]]
     zz = z[2] @ planes[0]
-    return torch.stack([one, z_, y_, x_, zz, yy, xx, zy, zx, yx]).reshape(10, z.shape[1], y.shape[1], x.shape[1])
+    return torch.stack([one, z_, y_, x_, zz, yy, xx, zy, zx, yx]).reshape(10, len(own), *group.wanted)
 
 
-def _column(values: Sequence[float], moments: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=moments.dtype, device=moments.device).reshape(3, 1, 1, 1)
+def _table(sigma: float, flat: bool, device: torch.device) -> torch.Tensor:
+    """t^k g(t) for t = -r ... r, and a 0 for everything beyond, (3, 2 r + 2); sigma in places."""
+    kernel = np.array([[1.0], [0.0], [0.0]]) if flat else gaussian_moments(sigma)
+    return torch.from_numpy(np.pad(kernel, ((0, 0), (0, 1)))).to(device, torch.float32)
+
+
+def _bands(group: _Group, axis: int, table: torch.Tensor) -> torch.Tensor:
+    """For each box (3, n, wanted, extent), entry [k, :, i, j] = t^k g(t), t from wanted place i to place j.
+
+    0 beyond the end of a box.
+    """
+    device, radius = table.device, table.shape[1] // 2 - 1
+    i = torch.arange(group.wanted[axis], device=device)[:, None]
+    j = torch.arange(group.extent[axis], device=device)
+    offset = j - i + (group.begin - group.first)[:, axis, None, None]
+    counts = (offset.abs() <= radius) & (j < (group.end - group.begin)[:, axis, None, None])
+    return table[:, torch.where(counts, offset + radius, 2 * radius + 1)]
+
+
+def _sphere_moments(seen: torch.Tensor, group: _Group, sigma: Sequence[float], flat: bool) -> torch.Tensor:
+    """Moments (10, 1, z, y, x) over a sphere of the only box of a group, in places."""
+    begin, end, first = (part[0].tolist() for part in (group.begin, group.end, group.first))
+    wanted = [(a, a + n) for a, n in zip(first, group.wanted, strict=True)]
+    return sphere_moments(_own(seen, group)[0], list(zip(begin, end, strict=True)), wanted, sigma, flat)[:, None]
+
+
+def _at_voxels(
+    descriptors: torch.Tensor, group: _Group, wanted: torch.Tensor, places: list[torch.Tensor]
+) -> torch.Tensor:
+    """Descriptors (c, n, z, y, x) of a group's boxes -> those of its voxels (c, voxels)."""
+    # labels of a group are in ascending order
+    index = torch.searchsorted(group.labels.contiguous(), wanted.reshape(-1)[group.voxels])
+    first = group.first[index]
+    rest = group.voxels
+    coordinates = []
+    for size in reversed(wanted.shape[1:]):
+        coordinates.append(rest % size)
+        rest = rest // size
+    for axis, (place, coordinate) in enumerate(zip(places, reversed(coordinates), strict=True)):
+        index = index * group.wanted[axis] + place[coordinate] - first[:, axis]
+    return descriptors.flatten(1)[:, index]
 
 
 def _normalise(moments: torch.Tensor, farthest: torch.Tensor, sigma: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    """Moments (10, z, y, x) in voxels: S, z y x, zz yy xx, zy zx yx -> descriptors (10, z, y, x) float32."""
+    """Moments (10, n, z, y, x) in places: S, z y x, zz yy xx, zy zx yx -> descriptors (10, n, z, y, x) float32."""
     size = moments[:1]
     total = torch.where(size > 0, size, 1.0)
     mean = moments[1:4] / total * unit
