@@ -49,19 +49,19 @@ def _bar(title: str) -> Iterator[Advance]:
 
 def _lines(title: str) -> Iterator[Advance]:
     started = time.monotonic()
-    first: list[int] = []
+    first, begun = -1, started
     last = started
 
     def advance(done: int, total: int, words: str) -> None:
-        nonlocal last
+        nonlocal first, begun, last
         now = time.monotonic()
-        if not first:
-            first.append(done)
+        if first in (-1, done):  # what comes before the first unit says nothing of the time of one
+            first, begun = done, now
         if now - last < LINE_EVERY:
             return
         last = now
-        moved = done - first[0]
-        left = f", {duration((now - started) * (total - done) / moved)} left" if moved else ""
+        moved = done - first
+        left = f", {duration((now - begun) * (total - done) / moved)} left" if moved else ""
         print(f"  {title}: {done} of {total} {words}, {duration(now - started)}{left}", flush=True)
 
     yield advance
