@@ -128,6 +128,20 @@ class TestKeeping:
         np.testing.assert_allclose(shares, np.arange(1, len(shares) + 1) / len(shares))
         assert len(before) == 5
 
+    @pytest.mark.parametrize("damaged", ["0.npy", "0.done.npy"])
+    @pytest.mark.parametrize("content", [None, b"", b"nonsense", b"cut"])
+    def test_a_damaged_file_is_made_again(
+        self, tmp_path: Path, network: UNet, damaged: str, content: bytes | None
+    ) -> None:
+        raw = cells((37, 30, 33), 0)[0]
+        expected = np.array(keep(raw, tmp_path / "0.npy", network).values)
+        file = tmp_path / damaged
+        whole_file = file.read_bytes()
+        file.unlink()
+        if content is not None:
+            file.write_bytes(whole_file[:-1] if content == b"cut" else content)
+        np.testing.assert_array_equal(keep(raw, tmp_path / "0.npy", network).values, expected)
+
     def test_processes_share_the_blocks(self, tmp_path: Path, network: UNet) -> None:
         raw = cells((37, 30, 33), 0)[0]
         expected = keep(raw, tmp_path / "whole.npy", network).values

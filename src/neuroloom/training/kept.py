@@ -136,8 +136,9 @@ def keep_descriptors(
     begin, shape = region
     block, places = blocks_of(shape, geometry, largest)
     marks = path.with_suffix(".done.npy")
-    if group.first and not marks.exists():
+    if group.first and not (_is(path, (*shape, CHANNELS)) and _is(marks, (len(places),))):
         make_folder(path.parent)
+        marks.unlink(missing_ok=True)
         _allocate(path, (*shape, CHANNELS))
         _allocate(marks, (len(places),))
     group.tell([0.0], device)  # the files are there
@@ -184,6 +185,14 @@ def _describe(
     presence = (descriptors[:3] + mirrored[:3]).mean(dim=0, keepdim=True)
     both = torch.cat([descriptors, presence]).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
     return np.ascontiguousarray(both.movedim(0, -1).cpu().numpy())
+
+
+def _is(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file holds a whole array of this extent; one that is damaged or missing is made again."""
+    try:
+        return bool(np.load(path, mmap_mode="r").shape == shape)
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
