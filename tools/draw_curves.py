@@ -31,7 +31,13 @@ def main() -> None:
     lines = ["training\tminutes\tsteps\tVOI\teroded"]
     for training in arguments.trainings:
         name, _, folders = training.partition("=")
-        curve = scores([Path(folder) for folder in folders.split(",")])
+        paths = [Path(folder) for folder in folders.split(",")]
+        missing = [str(path) for path in paths if not (path / "curve.jsonl").is_file()]
+        if missing:
+            parser.error(f"{', '.join(missing)}: no training is there (no curve.jsonl)")
+        curve = scores(paths)
+        if not curve:
+            parser.error(f"{paths[-1]} has no scores; set `training.score_every`, and a validation volume")
         lines += ["\t".join(map(str, (name, *point))) for point in curve]
         minutes, _, plain, eroded = zip(*curve, strict=True)
         (line,) = axes.plot(minutes, plain, marker="o", markersize=3, label=name)

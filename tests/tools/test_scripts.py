@@ -59,4 +59,6 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "curves.png"
     run("draw_curves.py", picture, f"acrlsd={tmp_path / 'lsd'},{tmp_path / 'acrlsd'}")
     assert picture.stat().st_size > 1000
+    assert "no training is there" in run("draw_curves.py", picture, f"affs={tmp_path / 'none'}", code=2)
+    assert "lsd has no scores" in run("draw_curves.py", picture, f"lsd={tmp_path / 'lsd'}", code=2)
     assert (tmp_path / "curves.tsv").read_text().splitlines()[1] == "acrlsd\t3.0\t5\t1.25\t0.5"
