@@ -77,8 +77,10 @@ def step_operations(parameters: Parameters, setup: str) -> float:
     operations = PASSES * unet.flop(network, inner)
     if SETUPS[setup].needs_lsd_network:
         lsd = geometry(parameters, "lsd")
-        left_out = parameters.training.descriptors_after if "raw" in SETUPS[setup].inputs else 0.0
-        left_out = 1.0 if parameters.training.keep_descriptors else left_out
+        settings = parameters.training
+        left_out = settings.descriptors_after if "raw" in SETUPS[setup].inputs else 0.0
+        if settings.keep_descriptors:  # once, before the first step
+            left_out = 1.0
         operations += (1 - left_out) * unet.flop(lsd, unet.input_shape(lsd, inner))
     return operations * parameters.training.batch_size
 
