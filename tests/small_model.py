@@ -31,7 +31,14 @@ doi = "10.1038/s41592-022-01711-z"
 """
 
 
-def save_weights(path: Path, setup: str, network: dict[str, Any] | None = None, seed: int = 0, **metadata: Any) -> Path:
+def save_weights(
+    path: Path,
+    setup: str,
+    network: dict[str, Any] | None = None,
+    seed: int = 0,
+    lsd_network: dict[str, Any] | None = None,
+    **metadata: Any,
+) -> Path:
     """A checkpoint of random weights, with its descriptor network if it needs one.
 
     Args:
@@ -39,11 +46,12 @@ def save_weights(path: Path, setup: str, network: dict[str, Any] | None = None, 
         setup: A key of `SETUPS`.
         network: As the section [network].
         seed: Of the weights.
+        lsd_network: Of its descriptor network, where that is of another size.
         metadata: What is other than in `small_project`.
     """
     lsd = None
     if SETUPS[setup].needs_lsd_network:
-        part = save_weights(path.with_suffix(".lsd"), "lsd", network, seed + 1, **metadata)
+        part = save_weights(path.with_suffix(".lsd"), "lsd", lsd_network or network, seed + 1, **metadata)
         lsd = load_checkpoint(part)
         part.unlink()
     values: dict[str, Any] = {

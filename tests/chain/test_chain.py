@@ -191,9 +191,9 @@ def test_the_choice_averages_the_volumes() -> None:
 
 
 def test_the_baseline_costs_as_much_computing(finished: Path) -> None:
-    parameters = open_project(finished).parameters
-    steps = baseline_iterations(parameters)
-    both = 4 * step_operations(parameters, "lsd") + 12 * step_operations(parameters, "acrlsd")
-    assert steps * step_operations(parameters, "affs") == pytest.approx(both, rel=0.1)
+    project = open_project(finished)
+    steps = baseline_iterations(project)
+    both = 4 * step_operations(project, "lsd") + 12 * step_operations(project, "acrlsd")
+    assert steps * step_operations(project, "affs") == pytest.approx(both, rel=0.1)
     baseline = Chain(open_project(finished)).baseline()
     assert baseline is None  # not asked for

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from neuroloom.chain import open_project
 from neuroloom.chain.new_project import downsampling, fitting_crop, kernels, propose
 from neuroloom.errors import UserError
+from neuroloom.files import write_text
 from neuroloom.networks import unet
 from neuroloom.networks.setups import network_parameters
 from neuroloom.project import FILE_NAME, Network
+from neuroloom.project.template import render
 from neuroloom.volume import create_volume
 from small_model import CARD, save_weights
 from small_project import VALUES, make_volume, neuroloom
@@ -120,7 +122,23 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     assert (parameters.prediction.model, parameters.training.start) == (None, "../given/mine.ckpt")
     assert (parameters.network.feature_maps, parameters.network.downsampling) == (5, ((2, 2, 2), (3, 3, 3)))
     assert (parameters.training.sigma_nm, parameters.segmentation.threshold) == (VALUES["training"]["sigma_nm"], "auto")
-    assert parameters.training.crop == (36, 42, 48)
+    assert (parameters.training.crop, parameters.training.descriptors) == ((36, 42, 48), None)
+
+
+def test_a_model_whose_networks_differ_in_size(tmp_path: Path) -> None:
+    make_volume(tmp_path / "v.zarr", 1, (40, 44, 48))
+    mixed = save_weights(tmp_path / "mine.ckpt", "acrlsd", lsd_network={**VALUES["network"], "feature_maps": 8})
+    found = propose([tmp_path / "v.zarr"], [], [], tmp_path, str(mixed))
+    assert (found["training"]["start"], found["training"]["descriptors"]) == ("mine.ckpt", "mine.ckpt")
+    assert found["network"]["feature_maps"] == 4
+    assert "its descriptor network is of another size than the affinity network: used as it is" in found["_why"]
+    del found["_why"]
+    write_text(tmp_path / FILE_NAME, render(found))
+    open_project(tmp_path)  # and it fits
+    del found["training"]["descriptors"]
+    write_text(tmp_path / FILE_NAME, render(found))
+    with pytest.raises(UserError, match=r"maps` 8 instead of 4\. .*, or use its descriptor network as it is \(`train"):
+        open_project(tmp_path)
 
 
 def test_weights_for_other_voxels_are_refused(tmp_path: Path) -> None:

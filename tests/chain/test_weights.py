@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.models import registry
 from neuroloom.networks.checkpoint import load_checkpoint
+from neuroloom.networks.unet import parameter_count
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
 from small_model import save_weights, ship
@@ -168,6 +170,70 @@ def test_weights_that_do_not_fit_are_no_start(project: Path, setup: str, saved: 
     save_weights(project / "odd.ckpt", setup, **saved)
     change(project, training={"start": "odd.ckpt"})
     with pytest.raises(UserError, match=rf"line \d+: `training.start`: .*odd\.ckpt .*{said}"):
+        open_project(project)
+
+
+def test_given_descriptors_are_used_as_they_are(project: Path, call: Call, tmp_path: Path) -> None:
+    # of another size, in a checkpoint that has an affinity network as well
+    larger = {**VALUES["network"], "feature_maps": 6}
+    given = load_checkpoint(save_weights(project / "larger.ckpt", "acrlsd", larger, seed=5))
+    assert given.lsd is not None
+    values = {"descriptors": "larger.ckpt", "start": "acrlsd.ckpt", "seed": 8}
+    change(project, training={**values, "keep_descriptors": True, "baseline": True})
+    code, out, error = call("train", "acrlsd", "--plan", "--json", "--project", project)
+    assert code == 0, error
+    assert json.loads(out)["frozen_weights"] == parameter_count(given.lsd.metadata.network)
+    chain = Chain(open_project(project))
+    assert [step.name for step in all_steps(chain)][:2] == ["train acrlsd", "predict val"]
+    assert [network.feature_maps for network in chain.networks] == [6, 4]
+    trained = train(chain, "acrlsd")
+    assert_close(trained, load_checkpoint(project / "acrlsd.ckpt").network.state_dict())
+    weights = chain.weights()
+    assert weights is not None
+    used = load_checkpoint(weights[0])
+    assert used.lsd is not None
+    assert used.lsd.metadata == given.lsd.metadata
+    assert used.metadata.lsd_sha256 == given.lsd.sha256
+    assert_close(used.lsd.network.state_dict(), given.lsd.network.state_dict(), 0)
+    predict = chain.predict(chain.volume("val"))
+    assert predict is not None  # and what was trained can be predicted with
+    next(step for step in all_steps(chain) if step.name == "predict val").run(lambda done, total, words: None)
+    assert collect(chain).facts["descriptor network"] == "larger.ckpt"
+    with pytest.raises(UserError, match=r"uses a given descriptor network \(`training.descriptors`\), so none is trai"):
+        chain.train("lsd", lambda done, total, words: None)
+    baseline = chain.baseline()
+    assert baseline is not None
+    assert next(step.name for step in all_steps(baseline)) == "train affs"
+    # moved, it is the same; another one is another training
+    (tmp_path / "moved.ckpt").write_bytes((project / "larger.ckpt").read_bytes())
+    change(project, training={**values, "keep_descriptors": True, "descriptors": str(tmp_path / "moved.ckpt")})
+    assert Chain(open_project(project)).trained("acrlsd") is not None
+    save_weights(project / "larger.ckpt", "lsd", larger, seed=6)
+    change(project, training={**values, "keep_descriptors": True})
+    assert Chain(open_project(project)).trained("acrlsd") is None
+
+
+@pytest.mark.parametrize(
+    ("setup", "saved", "said"),
+    [
+        ("mtlsd", {}, r"`training.descriptors`: .*odd\.ckpt is of setup 'mtlsd' and has no descriptor network"),
+        (
+            "lsd",
+            {"sigma_nm": 80.0},
+            r"`training.descriptors`: .*odd\.ckpt differs .* `training.sigma_nm` 80 instead of",
+        ),
+        ("acrlsd", {"voxel_size": (8.0, 8.0, 9.0)}, r"`training.descriptors`: .* voxels of 8 x 8 x 9 nm instead of"),
+        (
+            "lsd",
+            {"network": {**VALUES["network"], "downsampling": [[3, 3, 3]]}},
+            r"`prediction.block` is \[16, 24, 24\]; expected multiples of the descriptor network's factor \[3, 3, 3\]",
+        ),
+    ],
+)
+def test_weights_that_give_no_descriptors(project: Path, setup: str, saved: dict[str, Any], said: str) -> None:
+    save_weights(project / "odd.ckpt", setup, **saved)
+    change(project, training={"descriptors": "odd.ckpt"})
+    with pytest.raises(UserError, match=rf"line \d+: .*{said}"):
         open_project(project)
 
 

@@ -20,7 +20,7 @@ from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
-from neuroloom.chain.weights import given_model, given_start, weights_problems
+from neuroloom.chain.weights import given_descriptors, given_model, given_start, lsd_geometry, weights_problems
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
@@ -83,7 +83,7 @@ class Chain:
     @property
     def setups(self) -> tuple[str, ...]:
         """What is trained, in order; nothing where weights are given."""
-        return () if given_model(self.project) else setups_to_train(self.setup)
+        return () if given_model(self.project) else setups_to_train(self.setup, self.parameters.training)
 
     @property
     def networks(self) -> tuple[UNetParameters, ...]:
@@ -91,7 +91,8 @@ class Chain:
         model = given_model(self.project)
         if model is not None:
             return tuple(part.network for part in model.networks)
-        return tuple(geometry(self.parameters, setup) for setup in self.setups)
+        last = geometry(self.parameters, self.setup)
+        return (lsd_geometry(self.project), last) if SETUPS[self.setup].needs_lsd_network else (last,)
 
     @property
     def validation_volumes(self) -> tuple[LabelledVolume, ...]:
@@ -132,7 +133,7 @@ class Chain:
         training = self.parameters.training
         if not training.baseline or training.setup == "affs" or not self.setups:
             return None
-        length = TrainingLength(iterations=estimates.baseline_iterations(self.parameters))
+        length = TrainingLength(iterations=estimates.baseline_iterations(self.project))
         changed = training.model_copy(update={"setup": "affs", "affinities": length, "baseline": False, "start": None})
         return Chain(Project(self.project.folder, self.parameters.model_copy(update={"training": changed})))
 
@@ -141,7 +142,7 @@ class Chain:
     def job(self, setup: str) -> TrainingJob | None:
         """What training a setup means, or None while the descriptor network it needs is not trained."""
         settings = self.parameters.training
-        lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
+        lsd = self._descriptor_weights() if SETUPS[setup].needs_lsd_network else None
         if SETUPS[setup].needs_lsd_network and lsd is None:
             return None
         length = settings.length(setup)
@@ -174,7 +175,7 @@ class Chain:
             snapshot_every=settings.snapshot_every,
             checkpoint_every=settings.checkpoint_every,
             patience=settings.patience,
-            lsd_sha256=lsd.sha256 if lsd else None,
+            lsd_sha256=lsd[1] if lsd else None,
             start_sha256=start.sha256 if start else None,
             device=self.parameters.resources.device,
             precision=self.parameters.resources.precision,
@@ -209,13 +210,18 @@ class Chain:
                 f"{self.project.file} predicts with given weights (`prediction.model`), so nothing is trained. Take "
                 "that line out to train, or set `training.start` to train on from them."
             )
+        if setup == "lsd" and self.parameters.training.descriptors is not None:
+            raise UserError(
+                f"{self.project.file} uses a given descriptor network (`training.descriptors`), so none is trained. "
+                "Take that line out to train one."
+            )
         job, folder = self.job(setup), self.training_folder(setup)
         if job is None or folder is None:
             raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
-        lsd = self.trained("lsd") if SETUPS[setup].needs_lsd_network else None
+        lsd = self._descriptor_weights() if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
         scorer = self._scorer() if job.score_every else None
-        frozen, begin = lsd.checkpoint if lsd else None, start.path if start else None
+        frozen, begin = lsd[0] if lsd else None, start.path if start else None
         train_on_devices(job, folder, frozen, progress, begin, scorer, trial)
 
     def scored_in_training(self, setup: str) -> bool:
@@ -291,6 +297,14 @@ class Chain:
             weight=volume.weight,
             fingerprint=hash_json([_fingerprint(path, name) for name in arrays]),
         )
+
+    def _descriptor_weights(self) -> tuple[Path, str] | None:
+        """File and content of the descriptor network's checkpoint, given or trained; None while it is not trained."""
+        given = given_descriptors(self.project)
+        if given is not None:
+            return given.path, given.sha256
+        trained = self.trained("lsd")
+        return None if trained is None else (trained.checkpoint, trained.sha256)
 
     def weights(self) -> tuple[Path, str] | None:
         """File and content of the checkpoint that volumes are predicted with, or None while it is not trained."""

@@ -13,13 +13,14 @@ from functools import lru_cache
 
 import torch
 
-from neuroloom.chain.networks import geometry
+from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.scoring import MERGE_FUNCTIONS
+from neuroloom.chain.weights import lsd_geometry
 from neuroloom.networks import unet
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNetParameters
-from neuroloom.project import Parameters, default_workers
+from neuroloom.project import Parameters, Project, default_workers
 from neuroloom.volume.array import Triple
 
 CORE_SECONDS_PER_MEGAVOXEL = {"fragments": 0.25, "agglomerate": 0.3, "evaluate": 0.15, "segment": 0.05}
@@ -35,16 +36,27 @@ PASSES = 3.7
 """Forward passes that take as long as one training step, which has three times the operations and updates weights."""
 
 
-def training(parameters: Parameters, setup: str) -> float:
+def training(project: Project, setup: str) -> float:
     """Seconds for all steps of a setup.
 
     Args:
-        parameters: The project.
+        project: The project.
         setup: A key of `SETUPS`.
     """
-    length = parameters.training.length(setup)
-    rate = EFFICIENCY * _rate(parameters, parameters.network.feature_maps)
-    return SECONDS_PER_STAGE + length.iterations * step_operations(parameters, setup) / rate
+    length = project.parameters.training.length(setup)
+    seconds = forward(project.parameters, geometry(project.parameters, setup), step_operations(project, setup))
+    return SECONDS_PER_STAGE + length.iterations * seconds
+
+
+def forward(parameters: Parameters, network: UNetParameters, operations: float) -> float:
+    """Seconds for operations of a network's forward pass.
+
+    Args:
+        parameters: The project; its device and precision count.
+        network: The network.
+        operations: How many.
+    """
+    return operations / (EFFICIENCY * _rate(parameters, network.feature_maps))
 
 
 def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: Sequence[Triple]) -> float:
@@ -65,18 +77,19 @@ def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: 
     return -(-steps // every) * once
 
 
-def step_operations(parameters: Parameters, setup: str) -> float:
+def step_operations(project: Project, setup: str) -> float:
     """Operations of forward passes that take as long as a training step in the mean, with the descriptor network's.
 
     Args:
-        parameters: The project.
+        project: The project.
         setup: A key of `SETUPS`.
     """
+    parameters = project.parameters
     network = geometry(parameters, setup)
     inner = unet.input_shape(network, parameters.training.crop)
     operations = PASSES * unet.flop(network, inner)
     if SETUPS[setup].needs_lsd_network:
-        lsd = geometry(parameters, "lsd")
+        lsd = lsd_geometry(project)
         settings = parameters.training
         left_out = settings.descriptors_after if "raw" in SETUPS[setup].inputs else 0.0
         if settings.keep_descriptors:  # once, before the first step
@@ -85,18 +98,16 @@ def step_operations(parameters: Parameters, setup: str) -> float:
     return operations * parameters.training.batch_size
 
 
-def baseline_iterations(parameters: Parameters) -> int:
-    """Steps straight from raw that take as long as the project's two trainings together.
+def baseline_iterations(project: Project) -> int:
+    """Steps straight from raw that take as long as the project's trainings together.
 
     Args:
-        parameters: The project.
+        project: The project.
     """
-    settings = parameters.training
-    setup = settings.setup
-    operations = settings.affinities.iterations * step_operations(parameters, setup)
-    if SETUPS[setup].needs_lsd_network:
-        operations += settings.lsd.iterations * step_operations(parameters, "lsd")
-    return round(operations / step_operations(parameters, "affs"))
+    settings = project.parameters.training
+    setups = setups_to_train(settings.setup, settings)
+    operations = sum(settings.length(setup).iterations * step_operations(project, setup) for setup in setups)
+    return round(operations / step_operations(project, "affs"))
 
 
 def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[UNetParameters]) -> float:
@@ -110,8 +121,8 @@ def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[U
     """
     voxels = math.prod(shape)
     if name == "predict":
-        rate = EFFICIENCY * _rate(parameters, networks[-1].feature_maps)
-        return SECONDS_PER_STAGE + parameters.prediction.mirrors * voxels * _operations_per_voxel(networks) / rate
+        operations = parameters.prediction.mirrors * voxels * _operations_per_voxel(networks)
+        return SECONDS_PER_STAGE + forward(parameters, networks[-1], operations)
     workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
 

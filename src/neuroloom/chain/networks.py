@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from neuroloom.networks.setups import SETUPS, network_parameters
 from neuroloom.networks.unet import UNetParameters
-from neuroloom.project import Parameters
+from neuroloom.project import Parameters, Training
 
 
-def setups_to_train(setup: str) -> tuple[str, ...]:
-    """What is trained for a setup, in order: its descriptor network first, if it needs one."""
-    return ("lsd", setup) if SETUPS[setup].needs_lsd_network else (setup,)
+def setups_to_train(setup: str, training: Training) -> tuple[str, ...]:
+    """What is trained for a setup, in order: its descriptor network first, if it needs one and is not given one."""
+    trains_lsd = SETUPS[setup].needs_lsd_network and training.descriptors is None
+    return ("lsd", setup) if trains_lsd else (setup,)
 
 
 def geometry(parameters: Parameters, setup: str) -> UNetParameters:

@@ -106,9 +106,12 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
             training |= {"setup": trained.setup, "neighborhood": [list(offset) for offset in trained.neighborhood]}
         if trained.sigma_nm is not None:
             training["sigma_nm"] = trained.sigma_nm
-        values["training"] = training
         values["_why"] = [why for why in values["_why"] if not why.startswith("sigma_nm")]
         values["_why"].append(f"training starts from {model}: setup, network and sigma are those of the model")
+        if weights.lsd is not None and not weights.lsd.network.same_size(trained.network):
+            training["descriptors"] = named
+            values["_why"].append("its descriptor network is of another size than the affinity network: used as it is")
+        values["training"] = training
         _fit_crop(values, Network.model_validate(values["network"]), shapes)
     else:
         values["prediction"] = {"model": named}

@@ -19,6 +19,7 @@ from typing import Any
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
+from neuroloom.chain.weights import given_descriptors, lsd_geometry
 from neuroloom.files import read_json_lines, write_text
 from neuroloom.networks import unet
 from neuroloom.networks.precision import Precision
@@ -72,8 +73,16 @@ def try_trainings(project: Project, setups: Sequence[str], report: Progress) -> 
     volumes = project.parameters.volumes
     located = tuple(v.model_copy(update={"path": project.locate(v.path)}) for v in volumes.train)
     # neither where weights come from nor how they are judged changes how long a step takes
+    given = given_descriptors(project)
     training = project.parameters.training.model_copy(
-        update={"lsd": length, "affinities": length, "start": None, "snapshot_every": steps, "checkpoint_every": steps}
+        update={
+            "lsd": length,
+            "affinities": length,
+            "start": None,
+            "descriptors": None if given is None else str(given.path),
+            "snapshot_every": steps,
+            "checkpoint_every": steps,
+        }
     )
     parameters = project.parameters.model_copy(
         update={
@@ -122,7 +131,7 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
     trials = try_trainings(project, setups, report)
     shares = (LSD_SHARE, 1 - LSD_SHARE) if len(setups) == 2 else (1.0,)
     trial = trials[setups[-1]]
-    seconds = max(0.0, seconds - keeping_seconds(trial.job, trials.get("lsd")))
+    seconds = max(0.0, seconds - keeping_seconds(project, trial.job))
     lengths = {
         Training.length_key(setup): {"iterations": steps_in(seconds * share, trials[setup])}
         for setup, share in zip(setups, shares, strict=True)
@@ -130,23 +139,22 @@ def fit_training(values: Mapping[str, Any], seconds: float, report: Progress) ->
     return {**values, "training": {**training, **lengths}}
 
 
-def keeping_seconds(job: TrainingJob, lsd: Trial | None) -> float:
+def keeping_seconds(project: Project, job: TrainingJob) -> float:
     """Time for the descriptors of the training volumes, where they are kept: at most, as if crops saw all of each.
 
     Args:
+        project: The project.
         job: What is trained after that.
-        lsd: The trial of its descriptor network.
     """
-    if lsd is None or not job.keep_descriptors:
+    if not job.keep_descriptors:
         return 0.0
-    network = lsd.job.geometry
+    network = lsd_geometry(project)
     largest, _ = input_shapes(job, network)
     operations = 0
     for volume in job.volumes:
         block, places = blocks_of(open_volume(volume.path, volume.raw).shape, network, largest)
         operations += len(places) * PREDICTIONS * unet.flop(network, unet.input_shape(network, block))
-    step = estimates.PASSES * unet.flop(network, unet.input_shape(network, lsd.job.crop)) * lsd.job.batch_size
-    return lsd.seconds * operations / step
+    return estimates.forward(project.parameters, network, operations)
 
 
 def steps_in(seconds: float, trial: Trial) -> int:

@@ -121,7 +121,12 @@ def _facts(chain: Chain) -> dict[str, str]:
         "setup": chain.setup,
         "threshold": "not chosen" if chain.project.threshold is None else f"{chain.project.threshold:g}",
     }
-    given = {"weights": parameters.prediction.model, "started from": parameters.training.start}
+    training = parameters.training
+    given = {
+        "weights": parameters.prediction.model,
+        "started from": training.start,
+        "descriptor network": training.descriptors,
+    }
     facts |= {key: value for key, value in given.items() if value is not None}
     trained = chain.trained(chain.setup) if chain.setups else None
     if trained is not None:

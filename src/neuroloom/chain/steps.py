@@ -97,7 +97,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
     elif begun and step > 0:
         seconds = spent / step * (length.iterations - step)
     else:
-        seconds = estimates.training(chain.parameters, setup)
+        seconds = estimates.training(chain.project, setup)
         if chain.scored_in_training(setup):
             seconds += estimates.scoring(chain.parameters, chain.networks, chain.scored_shapes)
     return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress))

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
-from neuroloom.chain.networks import geometry, setups_to_train
+from neuroloom.chain.networks import setups_to_train
 from neuroloom.chain.pacing import TRIAL_STEPS, keeping_seconds, try_trainings
+from neuroloom.chain.weights import lsd_geometry
 from neuroloom.networks import unet
 from neuroloom.networks.precision import Precision
 from neuroloom.networks.setups import SETUPS
@@ -75,10 +76,10 @@ def plan_training(chain: Chain, setup: str, report: Progress) -> TrainingPlan:
     Raises:
         UserError: The project cannot be trained.
     """
-    trials = try_trainings(chain.project, setups_to_train(setup), report)
+    trials = try_trainings(chain.project, setups_to_train(setup, chain.parameters.training), report)
     trial = trials[setup]
     job = trial.job
-    lsd = geometry(chain.parameters, "lsd") if SETUPS[setup].needs_lsd_network else None
+    lsd = lsd_geometry(chain.project) if SETUPS[setup].needs_lsd_network else None
     raw, inner = input_shapes(job, lsd)
     # the way back is two passes, and one more where layers are computed again
     passes = 4 if job.recompute else 3
@@ -104,6 +105,6 @@ def plan_training(chain: Chain, setup: str, report: Progress) -> TrainingPlan:
         seconds_per_step=trial.seconds,
         steps=steps,
         seconds=steps * trial.seconds,
-        keeping_seconds=keeping_seconds(job, trials.get("lsd")),
+        keeping_seconds=keeping_seconds(chain.project, job),
         scoring_seconds=scoring,
     )

@@ -1,9 +1,10 @@
-"""Weights that a project is given: to predict with (`prediction.model`), or to start from (`training.start`).
+"""Weights that a project is given: to predict with, to start from, or for their descriptors.
 
 prediction.model    setup, geometry, neighbourhood, σ come from the checkpoint; the voxel size must be the project's
 training.start      everything must be as in the project: training goes on with these weights
                     of the project's setup            its networks start from it, its descriptor network too
                     of lsd                            only the descriptor network starts from it
+training.descriptors   σ and voxel size must be as in the project: its descriptor network is used as it is
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from neuroloom.errors import UserError
 from neuroloom.models import Weights, find_weights
 from neuroloom.networks.checkpoint import Metadata
 from neuroloom.networks.setups import SETUPS
+from neuroloom.networks.unet import UNetParameters
 from neuroloom.project import NEAREST, Parameters, Problem, Project, block_problems
 from neuroloom.volume.array import Triple
 
@@ -41,16 +43,45 @@ def given_start(project: Project, setup: str) -> Weights | None:
         UserError: They are not there, or damaged.
     """
     training = project.parameters.training
-    if training.start is None or setup not in setups_to_train(training.setup):
+    if training.start is None or setup not in setups_to_train(training.setup, training):
         return None
     weights = find_weights(training.start, project.folder)
     return weights if setup in {part.setup for part in weights.networks} else None
 
 
+def given_descriptors(project: Project) -> Weights | None:
+    """The weights whose descriptor network a project uses as it is, or None where it trains its own.
+
+    Raises:
+        UserError: They are not there, or damaged.
+    """
+    descriptors = project.parameters.training.descriptors
+    return None if descriptors is None else find_weights(descriptors, project.folder)
+
+
+def lsd_geometry(project: Project) -> UNetParameters:
+    """The descriptor network of a project, trained or given.
+
+    Raises:
+        UserError: The given one is not there, or damaged.
+    """
+    given = given_descriptors(project)
+    part = None if given is None else _descriptor_network(given)
+    return geometry(project.parameters, "lsd") if part is None else part.network
+
+
+def _descriptor_network(weights: Weights) -> Metadata | None:
+    return next((part for part in weights.networks if part.setup == "lsd"), None)
+
+
 def weights_problems(project: Project) -> list[Problem]:
     """Given weights that are not there or do not fit the project."""
     problems: list[Problem] = []
-    for section, key, check in (("prediction", "model", _model_problems), ("training", "start", _start_problems)):
+    for section, key, check in (
+        ("prediction", "model", _model_problems),
+        ("training", "start", _start_problems),
+        ("training", "descriptors", _descriptors_problems),
+    ):
         name = getattr(getattr(project.parameters, section), key)
         if name is None:
             continue
@@ -95,19 +126,22 @@ def _start_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
     place, setup = ("training", "start"), parameters.training.setup
     if setup not in SETUPS:
         return []  # told by itself
-    expected = setups_to_train(setup)
+    expected = setups_to_train(setup, parameters.training)
     if weights.metadata.setup not in expected:
         message = (
             f"`training.start`: {weights.path} is of setup {weights.metadata.setup!r}; expected "
             f"{' or '.join(repr(name) for name in expected)}, as the project trains them."
         )
         return [(place, message)]
-    different = [text for part in weights.networks for text in _differences(parameters, part)]
+    parts = {part.setup: list(_differences(parameters, part)) for part in weights.networks if part.setup in expected}
+    different = dict.fromkeys(text for texts in parts.values() for text in texts)
     if not different:
         return []
+    only_lsd = weights.lsd is not None and not parts[setup]
+    other = "use its descriptor network as it is (`training.descriptors`)" if only_lsd else "start from other weights"
     message = (
-        f"`training.start`: {weights.path} differs from the project: {'; '.join(dict.fromkeys(different))}. Change "
-        "the project, or start from other weights."
+        f"`training.start`: {weights.path} differs from the project: {'; '.join(different)}. Change the project, or "
+        f"{other}."
     )
     return [(place, message)]
 
@@ -120,6 +154,23 @@ def _differences(parameters: Parameters, start: Metadata) -> Iterator[str]:
             yield f"`network.{key}` {_text(theirs[key])} instead of {_text(ours[key])}"
     if SETUPS[start.setup].gives_affinities and start.neighborhood != training.neighborhood:
         yield f"`training.neighborhood` {_text(start.neighborhood)} instead of {_text(training.neighborhood)}"
+    yield from _other_tissue(parameters, start)
+
+
+def _descriptors_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
+    place, said = ("training", "descriptors"), f"`training.descriptors`: {weights.path}"
+    part = _descriptor_network(weights)
+    if part is None:
+        return [(place, f"{said} is of setup {weights.metadata.setup!r} and has no descriptor network.")]
+    different = list(_other_tissue(parameters, part))
+    if not different:
+        of_what = "the descriptor network's factor"
+        return block_problems("prediction", parameters.prediction.block, of_what, part.network.factor)
+    return [(place, f"{said} differs from the project: {'; '.join(different)}. Change the project, or name others.")]
+
+
+def _other_tissue(parameters: Parameters, start: Metadata) -> Iterator[str]:
+    training = parameters.training
     if start.sigma_nm is not None and abs(start.sigma_nm - training.sigma_nm) > 1e-6:
         yield f"`training.sigma_nm` {start.sigma_nm:g} instead of {training.sigma_nm:g}"
     if not same_voxel_size(start.voxel_size, parameters.voxel_size):

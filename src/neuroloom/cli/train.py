@@ -79,7 +79,7 @@ def _fit(chain: Chain, setup: str, minutes: float) -> Chain:
         return chain
     print(f"Timing a few training steps, to see how many fit into {minutes:g} minutes on this machine.", flush=True)
     with show_progress("trial") as advance:
-        trial = try_trainings(chain.project, setups_to_train(setup), advance)[setup]
+        trial = try_trainings(chain.project, setups_to_train(setup, chain.parameters.training), advance)[setup]
     key, steps = Training.length_key(setup), steps_in(60 * minutes, trial)
     print(
         f"{trial.seconds:.3g} s per step: `training.{key}.iterations = {steps}` is written into {chain.project.file}."

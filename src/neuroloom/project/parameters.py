@@ -149,6 +149,11 @@ class Training(Section):
         description="weights to start from: name of a model (`neuroloom models`) or path of a checkpoint of the same "
         "network; default: random ones",
     )
+    descriptors: str | None = Field(
+        None,
+        description="a descriptor network to use as it is, instead of training one: name of a model or path of a "
+        "checkpoint that has one; it may be of another size",
+    )
     sigma_nm: PositiveFloat = Field(80.0, description="size of the window of the local shape descriptors, in nm")
     crop: PositiveTriple = Field((64, 64, 64), description="network output of one training crop, in voxels")
     batch_size: Positive = Field(1, description="crops per step")

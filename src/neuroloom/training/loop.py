@@ -548,11 +548,12 @@ def _load_lsd(job: TrainingJob, path: Path | None) -> Checkpoint | None:
         return None
     if path is None:
         raise UserError(f"Setup {job.setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
-    loaded = load_checkpoint(path)
+    file = load_checkpoint(path)
+    loaded = file.lsd or file
     metadata = loaded.metadata
     if metadata.setup != "lsd":
         raise UserError(f"{path} is of setup {metadata.setup!r}; expected a descriptor network (lsd).")
-    if job.lsd_sha256 is not None and loaded.sha256 != job.lsd_sha256:
+    if job.lsd_sha256 is not None and file.sha256 != job.lsd_sha256:
         raise UserError(f"{path} is not the descriptor network this training began with. Put the right file back.")
     if metadata.sigma_nm is None or abs(metadata.sigma_nm - job.sigma_nm) > 1e-6:
         raise UserError(
