@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from neuroloom.agglomeration import load_forest, save_forest, spanning_forest
 from neuroloom.errors import UserError
 
-Graph = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
+Graph = tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.float32]]
 
 
 def random_graph(count: int, edges: int, seed: int) -> Graph:
@@ -25,7 +25,7 @@ def random_graph(count: int, edges: int, seed: int) -> Graph:
     different = u != v
     u, v = np.minimum(u, v)[different], np.maximum(u, v)[different]
     score = random.choice([0.0, 0.25, 0.5, 0.75, np.nan], len(u)).astype(np.float32)
-    return nodes, u, v, score
+    return nodes, random.integers(1, 100, len(nodes)), u, v, score
 
 
 def components(count: int, u: NDArray[np.int64], v: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -39,10 +39,11 @@ graphs = st.builds(random_graph, st.integers(1, 30), st.integers(0, 80), st.inte
 @settings(deadline=None)
 @given(graph=graphs, threshold=st.sampled_from([-1.0, 0.0, 0.3, 0.5, 1.0]))
 def test_every_cut_has_the_components_of_all_edges(graph: Graph, threshold: float) -> None:
-    nodes, u, v, score = graph
-    forest = spanning_forest(nodes, u, v, score)
+    nodes, size, u, v, score = graph
+    forest = spanning_forest(nodes, size, u, v, score)
     ordered = np.sort(nodes)
     np.testing.assert_array_equal(forest.nodes, ordered)
+    np.testing.assert_array_equal(forest.size, size[np.argsort(nodes)])
     low = score <= threshold
     expected = components(len(nodes), np.searchsorted(ordered, u[low]), np.searchsorted(ordered, v[low]))
     kept = forest.score <= threshold
@@ -62,14 +63,14 @@ def test_it_is_a_forest(graph: Graph) -> None:
 @given(graph=graphs, seed=st.integers(0, 999))
 def test_bytes_do_not_depend_on_order(tmp_path_factory: pytest.TempPathFactory, graph: Graph, seed: int) -> None:
     folder = tmp_path_factory.mktemp("forest")
-    nodes, u, v, score = graph
+    nodes, size, u, v, score = graph
     save_forest(spanning_forest(*graph), folder / "a.arrow")
     order = np.random.default_rng(seed).permutation(len(u))
-    shuffled = spanning_forest(nodes[::-1], v[order], u[order], score[order])
+    shuffled = spanning_forest(nodes[::-1], size[::-1], v[order], u[order], score[order])
     save_forest(shuffled, folder / "b.arrow")
     assert (folder / "a.arrow").read_bytes() == (folder / "b.arrow").read_bytes()
     loaded = load_forest(folder / "a.arrow")
-    for name in ("nodes", "u", "v", "score"):
+    for name in ("nodes", "size", "u", "v", "score"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(shuffled, name))
         assert getattr(loaded, name).dtype == getattr(shuffled, name).dtype
 
@@ -77,7 +78,7 @@ def test_bytes_do_not_depend_on_order(tmp_path_factory: pytest.TempPathFactory, 
 def test_an_edge_to_nowhere_is_refused() -> None:
     one, two = np.array([1], np.uint64), np.array([2], np.uint64)
     with pytest.raises(ValueError, match="not among the nodes"):
-        spanning_forest(one, one, two, np.array([0.5], np.float32))
+        spanning_forest(one, np.array([1]), one, two, np.array([0.5], np.float32))
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

@@ -110,11 +110,12 @@ def test_with_enough_context_scores_are_those_of_the_whole_volume(tmp_path: Path
     edges = edges.select(np.lexsort((edges.v, edges.u)))
     whole = merge_scores(fragments.affinities.open().read(), fragments.output.open().read(), stage.merge_function)
     np.testing.assert_array_equal(edges.merge_score, whole.merge_score)
+    nodes, size = np.unique(fragments.output.open().read(), return_counts=True)
     forest, expected = (
         load_forest(stage.forest_file),
-        spanning_forest(np.unique(fragments.output.open().read()), whole.u, whole.v, whole.merge_score),
+        spanning_forest(nodes, size, whole.u, whole.v, whole.merge_score),
     )
-    for name in ("nodes", "u", "v", "score"):
+    for name in ("nodes", "size", "u", "v", "score"):
         np.testing.assert_array_equal(getattr(forest, name), getattr(expected, name))
 
 

@@ -177,8 +177,10 @@ def test_tables_of_thresholds_are_each_cut_and_then_absorbed() -> None:
     fragments = np.random.default_rng(0).integers(1, 40, (6, 7, 8)).astype(np.uint64)
     affinities = np.random.default_rng(1).integers(0, 256, (3, *fragments.shape)).astype(np.uint8)
     edges = merge_scores(affinities, fragments, "mean")
-    forest = spanning_forest(np.unique(fragments), edges.u, edges.v, edges.merge_score)
+    forest = spanning_forest(*np.unique(fragments, return_counts=True), edges.u, edges.v, edges.merge_score)
     around = touching(fragments)
-    tables = lookup_tables(forest, (0.3, 0.5), around, 0.8)
-    for threshold in (0.3, 0.5):
-        np.testing.assert_array_equal(tables[threshold], absorb_enclosed(lookup_table(forest, threshold), around, 0.8))
+    for orphans in (0, 12):
+        tables = lookup_tables(forest, (0.3, 0.5), around, 0.8, orphans)
+        for threshold in (0.3, 0.5):
+            cut = lookup_table(forest, threshold, orphans)
+            np.testing.assert_array_equal(tables[threshold], absorb_enclosed(cut, around, 0.8))

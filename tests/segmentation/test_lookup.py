@@ -1,4 +1,4 @@
-"""Lookup tables: components, names, files, relabelling."""
+"""Lookup tables: components, orphans, names, files, relabelling."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def random_forest(count: int, edges: int, seed: int) -> Forest:
     nodes = np.unique(random.integers(1, 2**62, count)).astype(np.uint64)
     u, v = random.choice(nodes, edges), random.choice(nodes, edges)
     different = u != v
-    return spanning_forest(nodes, u[different], v[different], random.random(different.sum(), dtype=np.float32))
+    score = random.random(different.sum(), dtype=np.float32)
+    return spanning_forest(nodes, random.integers(1, 100, len(nodes)), u[different], v[different], score)
 
 
 forests = st.builds(random_forest, st.integers(1, 30), st.integers(0, 50), st.integers(0, 999))
@@ -49,9 +50,42 @@ def test_raising_the_threshold_only_merges(forest: Forest, thresholds: list[floa
         assert len(np.unique(np.stack([fine[1], coarse[1]]), axis=1).T) == len(np.unique(fine[1]))
 
 
+@settings(deadline=None)
+@given(
+    count=st.integers(2, 25),
+    edges=st.integers(0, 60),
+    threshold=st.sampled_from([0.0, 0.3, 0.6]),
+    orphans=st.sampled_from([0, 1, 30, 150, 10**6]),
+    seed=st.integers(0, 999),
+)
+def test_orphans_merge_one_after_the_other_by_the_lowest_score_of_all_edges(
+    count: int, edges: int, threshold: float, orphans: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    ids, size = random.permutation(np.arange(1, count + 1)).astype(np.uint64), random.integers(1, 100, count)
+    u, v = random.choice(ids, edges), random.choice(ids, edges)
+    u, v = u[u != v], v[u != v]
+    score = random.permutation(np.linspace(0, 1, len(u), dtype=np.float32))
+    segment_of = {int(i): {int(i)} for i in ids}
+    voxels = dict(zip(ids.tolist(), size.tolist(), strict=True))
+
+    def merges(a: int, b: int, s: float) -> bool:
+        apart = segment_of[a] is not segment_of[b]
+        small = min(sum(voxels[f] for f in segment_of[end]) for end in (a, b)) < orphans
+        return apart and (s <= np.float32(threshold) or small)
+
+    while left := [e for e in zip(score.tolist(), u.tolist(), v.tolist(), strict=True) if merges(e[1], e[2], e[0])]:
+        _, a, b = min(left)
+        together = segment_of[a] | segment_of[b]
+        for fragment in together:
+            segment_of[fragment] = together
+    table = lookup_table(spanning_forest(ids, size, u, v, score), threshold, orphans)
+    assert table[1].tolist() == [min(segment_of[fragment]) for fragment in table[0].tolist()]
+
+
 def test_a_score_equal_to_the_threshold_merges_in_the_scores_precision() -> None:
     ids = np.array([3, 5], dtype=np.uint64)
-    forest = spanning_forest(ids, ids[:1], ids[1:], np.array([0.28], dtype=np.float32))
+    forest = spanning_forest(ids, np.array([1, 1]), ids[:1], ids[1:], np.array([0.28], dtype=np.float32))
     assert lookup_table(forest, 0.28).tolist() == [[3, 5], [3, 3]]
     assert lookup_table(forest, 0.2799).tolist() == [[3, 5], [3, 5]]
 

@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from neuroloom.agglomeration import merge_scores
+from neuroloom.agglomeration import load_forest, merge_scores
 from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.errors import UserError
 from neuroloom.fragments.stage import Fragments
-from neuroloom.segmentation import absorb_enclosed, contacts, load_lookup, relabel
+from neuroloom.segmentation import absorb_enclosed, contacts, load_lookup, lookup_table, relabel
 from neuroloom.segmentation.stage import Segment
 from neuroloom.volume import create_volume
 
@@ -90,6 +90,7 @@ def chain(
     run: Callable[[Stage], Any] = in_order,
     threshold: float = 0.3,
     enclosed: float = 0.0,
+    orphans: int = 0,
 ) -> Segment:
     fragments = Fragments(
         folder=folder / "fragments",
@@ -118,6 +119,7 @@ def chain(
         threshold=threshold,
         thresholds=(0.2, 0.6),
         enclosed=enclosed,
+        orphans=orphans,
     )
     run(segment)
     return segment
@@ -174,6 +176,17 @@ def test_what_is_enclosed_is_absorbed_whatever_the_blocks(tmp_path: Path, affini
     assert len(np.unique(expected[1])) < len(np.unique(before[1]))
     np.testing.assert_array_equal(load_lookup(stage.folder, 0.1), expected)
     np.testing.assert_array_equal(stage.output.open().read(), relabel(fragments, expected))
+
+
+def test_orphans_merge_whatever_the_blocks(tmp_path: Path, affinities: Source) -> None:
+    apart = chain(tmp_path / "a", affinities, (24, 36, 40), threshold=0.1)
+    stage = chain(tmp_path / "b", affinities, (24, 36, 40), shuffled_and_twice, threshold=0.1, orphans=2000)
+    forest = load_forest(Path(stage.forest.path) / stage.forest.dataset)
+    _, before = np.unique(apart.output.open().read(), return_counts=True)
+    _, after = np.unique(stage.output.open().read(), return_counts=True)
+    assert before.min() < 2000 <= after.min()
+    assert len(after) > 2
+    np.testing.assert_array_equal(load_lookup(stage.folder, 0.1), lookup_table(forest, 0.1, 2000))
 
 
 def test_a_table_of_other_fragments_is_refused(tmp_path: Path, affinities: Source) -> None:

@@ -4,7 +4,8 @@
      \\                 /         score <= t connect the same fragments before and after dropping the others. Here
       ------ 0.7 ------          a-c goes: whenever it would merge, a-b and b-c have merged already.
 
-Every threshold's segmentation is a cut of this forest. NaN never merges, so it is not in it.
+Every threshold's segmentation is a cut of this forest, and so is one that treats small segments otherwise than large
+ones, since the first edge by which a segment would merge is always in it. NaN never merges, so it is not in it.
 """
 
 from __future__ import annotations
@@ -28,24 +29,31 @@ class Forest:
 
     Attributes:
         nodes: `(n,)`, all fragment ids, ascending, also those without any edge.
+        size: `(n,)`, their voxels.
         u: `(m,)`, places among the nodes, of the smaller id.
         v: `(m,)`, of the larger id.
         score: `(m,)`, merge scores, ascending; ties ordered by u, then v.
     """
 
     nodes: NDArray[np.uint64]
+    size: NDArray[np.int64]
     u: NDArray[np.int64]
     v: NDArray[np.int64]
     score: NDArray[np.float32]
 
 
 def spanning_forest(
-    nodes: NDArray[np.uint64], u: NDArray[np.uint64], v: NDArray[np.uint64], score: NDArray[np.float32]
+    nodes: NDArray[np.uint64],
+    size: NDArray[np.int64],
+    u: NDArray[np.uint64],
+    v: NDArray[np.uint64],
+    score: NDArray[np.float32],
 ) -> Forest:
     """Reduce scored edges to a minimum spanning forest, the same whatever the order of nodes and edges.
 
     Args:
         nodes: `(n,)`, all fragment ids, in any order.
+        size: `(n,)`, their voxels.
         u: `(m,)`, ids.
         v: `(m,)`, ids.
         score: `(m,)`, NaN = never merges.
@@ -53,7 +61,8 @@ def spanning_forest(
     Raises:
         ValueError: An edge's end is not among the nodes.
     """
-    nodes = np.unique(nodes)
+    nodes, place = np.unique(nodes, return_index=True)
+    size = size[place]
     merging = ~np.isnan(score)
     score = score[merging]
     first, second = np.searchsorted(nodes, u[merging]), np.searchsorted(nodes, v[merging])
@@ -64,7 +73,7 @@ def spanning_forest(
     order = np.lexsort((high, low, score))
     low, high, score = low[order], high[order], score[order]
     kept = _kruskal(len(nodes), low, high)
-    return Forest(nodes, low[kept], high[kept], score[kept])
+    return Forest(nodes, size, low[kept], high[kept], score[kept])
 
 
 def save_forest(forest: Forest, path: Path) -> None:
@@ -85,7 +94,7 @@ def save_forest(forest: Forest, path: Path) -> None:
         return pa.array(np.concatenate([values, np.zeros(rest, values.dtype)]), mask=absent)
 
     columns = {name: padded(getattr(forest, name)) for name in ("u", "v", "score")}
-    write_table(path, pa.table({"node": pa.array(forest.nodes), **columns}))
+    write_table(path, pa.table({"node": pa.array(forest.nodes), "size": pa.array(forest.size), **columns}))
 
 
 def load_forest(path: Path) -> Forest:
@@ -98,10 +107,10 @@ def load_forest(path: Path) -> Forest:
         UserError: It is missing or damaged.
     """
     table = read_table(path)
-    if table.column_names != ["node", "u", "v", "score"]:
+    if table.column_names != ["node", "size", "u", "v", "score"]:
         raise UserError(f"{path} is no merge forest: its columns are {table.column_names}. Run agglomeration again.")
     u, v, score = (table[name].drop_null().to_numpy() for name in ("u", "v", "score"))
-    return Forest(table["node"].to_numpy(), u, v, score)
+    return Forest(table["node"].to_numpy(), table["size"].to_numpy(), u, v, score)
 
 
 @numba.njit(cache=True)

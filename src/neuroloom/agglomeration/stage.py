@@ -39,7 +39,7 @@ class Agglomerate(Stage):
     """
 
     title: ClassVar[str] = "agglomeration"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph"})
 
     affinities: Source
@@ -112,7 +112,7 @@ class Agglomerate(Stage):
         nodes = GraphFiles(self.fragments_graph).read_nodes()
         edges = self.graph.read_edges()
         try:
-            forest = spanning_forest(nodes.id, edges.u, edges.v, edges.merge_score)
+            forest = spanning_forest(nodes.id, nodes.size, edges.u, edges.v, edges.merge_score)
         except ValueError as error:
             raise UserError(
                 f"{self.fragments_graph} holds {len(nodes)} fragments, but not all that touch in "

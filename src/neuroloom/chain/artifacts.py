@@ -391,6 +391,7 @@ class Chain:
             fragments=agglomerate.fragments,
             forest=agglomerate.forest,
             threshold=threshold,
+            orphans=self.parameters.segmentation.orphans,
             enclosed=self.parameters.segmentation.enclosed,
         )
         return self._placed(stage, volume, "segmentation")
@@ -412,6 +413,7 @@ class Chain:
             "truth": [_fingerprint(path, name) for name in (volume.labels, volume.mask) if name],
             "not_scored": sorted({*volume.zero_ids, *volume.ignore_ids}),
             "thresholds": self._scored_thresholds,
+            "orphans": self.parameters.segmentation.orphans,
             "enclosed": self.parameters.segmentation.enclosed,
             "version": 2,
         }
@@ -449,7 +451,7 @@ class Chain:
             progress(1, 3, "scoring")
             settings, graph = self.parameters.segmentation, agglomerate.graph
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
-            tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed)
+            tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, settings.orphans)
             z, y, x = self.parameters.voxel_size
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=z >= 2 * max(y, x))
             progress(2, 3, "writing")

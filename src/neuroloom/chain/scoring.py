@@ -131,12 +131,13 @@ class ChainScorer:
             fill=settings.fill,
         ).astype(np.uint64)
         ids = unique(labels)
+        sizes = np.bincount(labels.reshape(-1).view(np.int64))[ids]  # fragments are numbered one after the other
         tables = fragment_tables(labels, volume.truth, only_xy=self.by_section)
         outside = outside_faces(labels)
         result = {}
         for function in MERGE_FUNCTIONS:
             edges = merge_scores(affinities, labels, function)
-            forest = spanning_forest(ids, edges.u, edges.v, edges.merge_score)
+            forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
             touching = contacts(forest.nodes, edges, outside)
             lookups = lookup_tables(forest, Segmentation().thresholds, touching, Segmentation().enclosed)
             for entry in evaluate_tables(tables, lookups, only_xy=self.by_section).thresholds:

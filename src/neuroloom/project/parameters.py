@@ -282,6 +282,12 @@ class Segmentation(Section):
     threshold: Fraction | Literal["auto"] = Field(
         "auto", description='"auto": the one of lowest VOI on the validation volumes (below), or a number'
     )
+    orphans: int = Field(
+        0,
+        ge=0,
+        description="voxels; a smaller segment joins the neighbour it would merge with first, above the threshold; "
+        "0: none does",
+    )
     enclosed: Fraction = Field(
         0.8,
         description="a segment inside the volume (a mitochondrion) joins the one that has this share of its surface; "

@@ -54,7 +54,7 @@ def contacts(nodes: NDArray[np.uint64], edges: Edges, outside: Outside) -> Conta
 
 
 def lookup_tables(
-    forest: Forest, thresholds: Iterable[float], touching: Contacts, share: float
+    forest: Forest, thresholds: Iterable[float], touching: Contacts, share: float, orphans: int = 0
 ) -> dict[float, NDArray[np.uint64]]:
     """Which segment each fragment belongs to, for every threshold, with what is enclosed absorbed.
 
@@ -63,11 +63,12 @@ def lookup_tables(
         thresholds: Edges with a score up to it are merged.
         touching: Contacts of the forest's fragments.
         share: See `absorb_enclosed`.
+        orphans: See `lookup_table`.
 
     Returns:
         `(2, n)` of each threshold: fragments, ascending; and their segments.
     """
-    return {t: absorb_enclosed(lookup_table(forest, t), touching, share) for t in thresholds}
+    return {t: absorb_enclosed(lookup_table(forest, t, orphans), touching, share) for t in thresholds}
 
 
 def absorb_enclosed(table: NDArray[np.uint64], touching: Contacts, share: float) -> NDArray[np.uint64]:

@@ -4,6 +4,8 @@
                                            threshold 0.40  ->  3 -> 3, 5 -> 3, 8 -> 3
 
 A segment is called by the smallest id of its fragments. RAISING the threshold merges more.
+
+What is too small to be a piece of a neurite (an orphan) goes on to merge above the threshold until it is large enough.
 """
 
 from __future__ import annotations
@@ -23,18 +25,21 @@ from neuroloom.fragments import labels
 KEY = "fragment_segment_lut"
 
 
-def lookup_table(forest: Forest, threshold: float) -> NDArray[np.uint64]:
+def lookup_table(forest: Forest, threshold: float, orphans: int = 0) -> NDArray[np.uint64]:
     """Which segment each fragment belongs to: connected components of the edges with score <= threshold.
+
+    Then, as long as a segment of fewer than `orphans` voxels has an edge left, that of the lowest score of all these
+    merges.
 
     Args:
         forest: The merge forest.
         threshold: Compared in the scores' own precision (float32), so that a score of 0.28 is within 0.28.
+        orphans: In voxels; 0 leaves all segments as the threshold has cut them.
 
     Returns:
         `(2, n)`: fragments, ascending; and their segments.
     """
-    chosen = forest.score <= np.float32(threshold)
-    smallest = _components(len(forest.nodes), forest.u[chosen], forest.v[chosen])
+    smallest = _components(forest.size, forest.u, forest.v, forest.score, np.float32(threshold), orphans)
     return np.stack([forest.nodes, forest.nodes[smallest]])
 
 
@@ -128,16 +133,17 @@ def relabel(fragments: NDArray[np.uint64], table: NDArray[np.uint64]) -> NDArray
 
 
 @numba.njit(cache=True)
-def _components(count: int, u: Any, v: Any) -> Any:
-    """The smallest node of every node's component."""
-    parent = np.arange(count)
+def _components(node_size: Any, u: Any, v: Any, score: Any, threshold: np.float32, orphans: int) -> Any:
+    """The smallest node of every node's component; edges come by ascending score."""
+    parent, size = np.arange(len(node_size)), node_size.copy()
     for i in range(len(u)):
         a, b = find_root(parent, u[i]), find_root(parent, v[i])
+        if score[i] > threshold and size[a] >= orphans and size[b] >= orphans:
+            continue
         # the smaller root stays, so a root is the smallest of its tree
-        if a < b:
-            parent[b] = a
-        else:
-            parent[a] = b
-    for i in range(count):
+        a, b = min(a, b), max(a, b)
+        parent[b] = a
+        size[a] += size[b]
+    for i in range(len(parent)):
         parent[i] = find_root(parent, i)
     return parent

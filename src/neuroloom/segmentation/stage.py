@@ -28,6 +28,7 @@ class Segment(Stage):
         forest: The merge forest, as `Agglomerate.forest` gives it.
         threshold: Of the segmentation; edges with a score up to it are merged.
         thresholds: Further thresholds to write lookup tables for.
+        orphans: Voxels below which a segment merges above the threshold; 0 merges none.
         enclosed: Share of its surface by which another one must enclose a segment to absorb it; 0 absorbs none.
     """
 
@@ -37,6 +38,7 @@ class Segment(Stage):
     forest: Source
     threshold: float
     thresholds: tuple[float, ...] = ()
+    orphans: int = 0
     enclosed: float = 0.0
 
     @property
@@ -54,7 +56,8 @@ class Segment(Stage):
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
             graph = GraphFiles(Path(self.forest.path) / "graph")
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
-            for threshold, table in lookup_tables(forest, missing, touching, self.enclosed).items():
+            tables = lookup_tables(forest, missing, touching, self.enclosed, self.orphans)
+            for threshold, table in tables.items():
                 save_lookup(table, self.folder, threshold)
         make_label_volume(self.output, self, self.fragments.open())
 
