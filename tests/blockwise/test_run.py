@@ -29,7 +29,8 @@ class Double(Stage):
     fail_at: int = -1
     bad_input: bool = False
     seconds: float = 0.0
-    not_fingerprinted = frozenset({"folder", "fail_at", "bad_input", "seconds"})
+    tells: bool = False
+    not_fingerprinted = frozenset({"folder", "fail_at", "bad_input", "seconds", "tells"})
 
     def prepare(self) -> None:
         if not (self.folder / "out.zarr").exists():
@@ -39,6 +40,11 @@ class Double(Stage):
         if block.number == self.fail_at:
             raise UserError("the chunk is bad") if self.bad_input else ValueError("boo")
         time.sleep(self.seconds)
+        if self.tells:
+            tell = self.teller(block)
+            for share in (0.25, 0.5, 0.75):
+                tell(share)
+                time.sleep(1.1)
         begin, shape = block.write_roi.begin, block.write_roi.shape
         data = self.source.open().read(begin, shape).astype(np.uint16) * 2
         open_volume(self.folder / "out.zarr", "out").write(begin, data)
@@ -79,6 +85,16 @@ def test_all_blocks_are_written_once(stage: Double, workers: int) -> None:
     assert calls[-1] == (24, 24)
     assert not (stage.folder / "lock").exists()
     assert run_stage(stage, workers) == result  # done: starts nothing
+
+
+def test_what_is_done_of_blocks_counts_while_they_last(stage: Double) -> None:
+    seen: list[float] = []
+    one = stage.model_copy(update={"block_shape": stage.shape, "tells": True})
+    run_stage(one, 1, lambda done, total: seen.append(done))
+    assert seen == sorted(seen)
+    assert {0.25, 0.5, 0.75} & set(seen)  # a slow machine may miss one
+    assert seen[-1] == 1
+    assert not one.underway.exists()
 
 
 def test_failed_blocks_are_named_and_only_they_are_repeated(stage: Double) -> None:

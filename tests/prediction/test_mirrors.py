@@ -13,6 +13,7 @@ from neuroloom.blockwise import Source, run_stage
 from neuroloom.files import hash_file
 from neuroloom.prediction import Predict, Predictor
 from neuroloom.prediction.mirrors import MIRRORS, MirroredPredictor
+from neuroloom.prediction.predictor import Report
 from neuroloom.volume import create_volume
 from small_model import save_weights
 
@@ -31,8 +32,10 @@ class Edges:
         z, y, x = (-(-n // FACTOR) * FACTOR + 2 * MARGIN + 2 for n in shape)  # two more than is used
         return z, y, x
 
-    def __call__(self, raw: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def __call__(self, raw: NDArray[Any], shape: tuple[int, int, int], report: Report) -> NDArray[np.uint8]:
         assert raw.shape == self.input_shape(shape)
+        report(0.5)
+        report(1.0)
         return edges(raw, (MARGIN,) * 3, shape)
 
 
@@ -49,7 +52,9 @@ def test_mirrored_edges_are_the_same_edges(number: int) -> None:
     predictor = MirroredPredictor(Edges(), number)  # type: ignore[arg-type]
     shape = (4, 7, 9)
     raw = np.random.default_rng(0).integers(0, 256, predictor.input_shape(shape), np.uint8)
-    np.testing.assert_array_equal(predictor(raw, shape), edges(raw, predictor.margin, shape))
+    shares: list[float] = []
+    np.testing.assert_array_equal(predictor(raw, shape, shares.append), edges(raw, predictor.margin, shape))
+    assert shares == pytest.approx([k / (2 * number) for k in range(1, 2 * number + 1)])
 
 
 def test_images_are_averaged_and_differ(tmp_path: Path) -> None:

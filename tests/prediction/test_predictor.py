@@ -133,3 +133,53 @@ def test_a_volume_smaller_than_the_context_is_reflected(checkpoint: Path, tmp_pa
     )
     run_stage(stage)
     assert stage.output.open().read().shape == (3, 3, 5, 40)
+
+
+def test_out_of_memory_takes_smaller_tiles_and_remembers(
+    checkpoint: Path, raw: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (24, 30, 36)
+    predictor = Predictor(checkpoint, "cpu", "fp32")
+    needed = predictor.input_shape(shape)
+    values = np.pad(raw, 16, mode="reflect")[tuple(slice(0, n) for n in needed)]
+    shares: list[float] = []
+    whole = predictor(values, shape, shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == pytest.approx(1)
+    asked: list[int] = []
+
+    def limited(network: torch.nn.Module, most: int) -> None:
+        forward = network.forward
+
+        def narrow(values: torch.Tensor) -> torch.Tensor:
+            asked.append(values[0, 0].numel())
+            if values[0, 0].numel() > most:
+                torch.empty(10**15)  # what torch says when a machine has not enough
+            return forward(values)
+
+        monkeypatch.setattr(network, "forward", narrow)
+
+    assert predictor.loaded.lsd is not None
+    limited(predictor.loaded.lsd.network, 35**3)
+    limited(predictor.loaded.network, 35**3)
+    smaller = predictor(values, shape)
+    assert np.abs(smaller.astype(int) - whole).max() <= 1
+    failed = sum(voxels > 35**3 for voxels in asked)
+    assert failed >= 1
+    asked.clear()
+    np.testing.assert_array_equal(predictor(values, shape), smaller)
+    assert max(asked) <= 35**3  # it has learned
+    limited(predictor.loaded.lsd.network, 100)
+    with pytest.raises(UserError, match=r"memory of cpu does not suffice to predict \(2, 2, 2\) voxels at once"):
+        predictor(values, shape)
+
+
+def test_other_errors_of_the_network_are_not_taken_for_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(checkpoint, "cpu", "fp32")
+
+    def broken(values: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("another error")
+
+    monkeypatch.setattr(predictor.loaded.network, "forward", broken)
+    with pytest.raises(RuntimeError, match="another error"):
+        predictor(np.zeros(predictor.input_shape((4, 4, 4)), np.uint8), (4, 4, 4))

@@ -7,6 +7,7 @@ are no conflicts between blocks and any order gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,20 +17,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import daisy.logging
 import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
-from neuroloom.blockwise.stage import Stage
+from neuroloom.blockwise.stage import TELL_EVERY, Stage
 from neuroloom.blockwise.tracking import check_room, mend_tracking
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
-Progress = Callable[[int, int], None]
-"""Called with blocks done and blocks in all."""
+Progress = Callable[[float, int], None]
+"""Called with blocks done, counting parts of those underway, and blocks in all."""
 
 
 def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) 
     Args:
         stage: The stage.
         workers: Local worker processes.
-        progress: Called when blocks finish, with blocks done and blocks in all.
+        progress: Called when blocks finish, and as they do so.
 
     Returns:
         What the stage's `done.json` holds: fingerprint, blocks, workers, seconds.
@@ -75,7 +75,7 @@ def read_done(stage: Stage) -> dict[str, Any]:
     return read_json(stage.done_marker)
 
 
-@contextmanager
+@contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into `Interrupted`, so that locks are released and nothing is lost."""
     if threading.current_thread() is not threading.main_thread():
@@ -129,14 +129,16 @@ def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
         tracking_path=str(tracking),
     )
     failures = stage.folder / "failures"
-    shutil.rmtree(failures, ignore_errors=True)
+    for left_over in (failures, stage.underway):
+        shutil.rmtree(left_over, ignore_errors=True)
     daisy.logging.set_log_basedir(stage.folder / "logs")
     logging.getLogger("daisy").setLevel(logging.CRITICAL)
     abandoned = ""
     try:
-        states = daisy.v2.run_blockwise(
-            task, progress=_Observer(progress), return_states=True, summary=False, host="127.0.0.1"
-        )
+        with _Observer(stage, progress) as observer:
+            states = daisy.v2.run_blockwise(
+                task, progress=observer, return_states=True, summary=False, host="127.0.0.1"
+            )
         state = states["blocks"]
         if state.completed_count == state.total_block_count:
             return
@@ -178,20 +180,47 @@ class _BlockFunction:
                 },
             )
             raise
+        finally:
+            (self.stage.underway / f"{ours.number}.json").unlink(missing_ok=True)
 
 
 class _Observer:
-    """daisy's progress interface, reduced to two numbers."""
+    """daisy's progress interface, reduced to two numbers; between its calls, what workers say themselves."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, stage: Stage, progress: Progress) -> None:
+        self.stage, self.progress = stage, progress
+        self.done = 0
+        self.ended = threading.Event()
+        self.lock = threading.Lock()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        shutil.rmtree(self.stage.underway, ignore_errors=True)
+
+    def _watch(self) -> None:
+        while not self.ended.wait(TELL_EVERY):
+            parts = 0.0
+            for file in self.stage.underway.glob("*.json"):
+                with contextlib.suppress(OSError, ValueError):  # its block has just ended
+                    parts += float(json.loads(file.read_text()))
+            if parts:
+                with self.lock:
+                    self.progress(min(self.done + parts, self.stage.block_count), self.stage.block_count)
 
     def on_start(self, states: Any) -> None:
         self.on_progress(states)
 
     def on_progress(self, states: Any) -> None:
         for state in states.values():
-            self.progress(int(state.completed_count), int(state.total_block_count))
+            with self.lock:
+                self.done = int(state.completed_count)
+                self.progress(self.done, int(state.total_block_count))
 
     def on_finish(self, states: Any) -> None:
         self.on_progress(states)

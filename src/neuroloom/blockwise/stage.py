@@ -18,7 +18,8 @@ folder, so a stale result is never taken for a fresh one. Adding a stage is one 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,9 @@ from pydantic import BaseModel, ConfigDict
 from neuroloom.files import hash_json, write_json
 from neuroloom.volume import Volume, open_volume
 from neuroloom.volume.array import Triple
+
+TELL_EVERY = 1.0
+"""Seconds between two words about a block, and between two looks for them."""
 
 
 class Source(BaseModel):
@@ -103,6 +107,28 @@ class Stage(BaseModel):
     def process(self, block: Block) -> None:
         """Fill one block: a pure function of the inputs in `block.read_roi`; writes `block.write_roi` only."""
         raise NotImplementedError
+
+    def teller(self, block: Block) -> Callable[[float], None]:
+        """What to call with the share that is done of a block that takes long; most calls cost nothing.
+
+        Args:
+            block: The one that is being processed.
+        """
+        last = 0.0
+
+        def tell(share: float) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= TELL_EVERY:
+                last = now
+                write_json(self.underway / f"{block.number}.json", share)
+
+        return tell
+
+    @property
+    def underway(self) -> Path:
+        """The folder of what is said of blocks that are not done."""
+        return self.folder / "underway"
 
     def finish(self) -> None:
         """Do what needs all blocks; atomic, harmless when repeated."""

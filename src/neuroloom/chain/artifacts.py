@@ -39,7 +39,7 @@ from neuroloom.training.truth import is_one_of
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import Triple, volume_fingerprint
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, int, str], None]
 """Called with units done, units in all, and a few words."""
 S = TypeVar("S", bound=Stage)
 
@@ -328,7 +328,7 @@ class Chain:
         stage = Predict(
             folder=Path(),
             shape=shape,
-            block_shape=settings.block or default_block(shape, self.networks),
+            block_shape=settings.block or default_block(shape, self.networks, settings.mirrors),
             raw=raw,
             checkpoint=checkpoint,
             checkpoint_sha256=sha256,

@@ -20,6 +20,7 @@ from neuroloom.networks import unet
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNetParameters
+from neuroloom.prediction.planning import block_operations, default_block
 from neuroloom.project import Parameters, Project, default_workers
 from neuroloom.volume.array import Triple
 
@@ -121,20 +122,14 @@ def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[U
     """
     voxels = math.prod(shape)
     if name == "predict":
-        operations = parameters.prediction.mirrors * voxels * _operations_per_voxel(networks)
-        return SECONDS_PER_STAGE + forward(parameters, networks[-1], operations)
+        settings = parameters.prediction
+        block = settings.block or default_block(shape, networks, settings.mirrors)
+        blocks = math.prod(s / b for s, b in zip(shape, block, strict=True))  # the last ones are cut
+        counts = zip(networks, block_operations(networks, block), strict=True)
+        seconds = sum(forward(parameters, network, count) for network, count in counts)
+        return SECONDS_PER_STAGE + settings.mirrors * blocks * seconds
     workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
-
-
-def _operations_per_voxel(networks: Sequence[UNetParameters]) -> float:
-    """Of prediction in blocks of 160 voxels, all networks."""
-    block: Triple = (160, 160, 160)
-    operations, extent = 0, block
-    for network in reversed(networks):
-        extent = unet.input_shape(network, extent)
-        operations += unet.flop(network, extent)
-    return operations / math.prod(block)
 
 
 def _rate(parameters: Parameters, maps: int) -> float:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LINE_EVERY = 20.0
 """Seconds between two lines where there is no terminal."""
 
-Advance = Callable[[int, int, str], None]
+Advance = Callable[[float, int, str], None]
 
 
 @contextmanager
@@ -49,10 +49,10 @@ def _bar(title: str) -> Iterator[Advance]:
 
 def _lines(title: str) -> Iterator[Advance]:
     started = time.monotonic()
-    first, begun = -1, started
+    first, begun = -1.0, started
     last = started
 
-    def advance(done: int, total: int, words: str) -> None:
+    def advance(done: float, total: int, words: str) -> None:
         nonlocal first, begun, last
         now = time.monotonic()
         if first in (-1, done):  # what comes before the first unit says nothing of the time of one
@@ -62,7 +62,8 @@ def _lines(title: str) -> Iterator[Advance]:
         last = now
         moved = done - first
         left = f", {duration((now - begun) * (total - done) / moved)} left" if moved else ""
-        print(f"  {title}: {done} of {total} {words}, {duration(now - started)}{left}", flush=True)
+        so_far = f"{done:.0f}" if done == int(done) else f"{done:.1f}"
+        print(f"  {title}: {so_far} of {total} {words}, {duration(now - started)}{left}", flush=True)
 
     yield advance
     print(f"  {title}: done in {duration(time.monotonic() - started)}", flush=True)

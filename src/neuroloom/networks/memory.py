@@ -1,13 +1,17 @@
-"""Keeping freed memory in the process, since a network asks for the same large arrays in every step.
+"""How much memory is free; and keeping what was freed in the process.
 
-The C library of Linux gives arrays of more than 32 MB back to the system as soon as they are freed. Every step then
-waits for the system to hand out and clear the same pages again: a ReLU over 64 MB took 76 ms so, and 3 ms without.
+A network asks for the same large arrays in every step. The C library of Linux gives arrays of more than 32 MB back to
+the system as soon as they are freed. Every step then waits for the system to hand out and clear the same pages again:
+a ReLU over 64 MB took 76 ms so, and 3 ms without.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+import psutil
+import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's mallopt
 
@@ -25,3 +29,8 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device that nothing has taken."""
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)

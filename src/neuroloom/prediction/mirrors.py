@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloom.prediction.predictor import Predictor
+from neuroloom.prediction.predictor import Predictor, Report
 from neuroloom.prediction.tiles import round_up
 from neuroloom.volume.array import Triple
 
@@ -77,12 +77,13 @@ class MirroredPredictor:
         z, y, x = (self.margin[axis] + max(end[axis] for end in ends) for axis in range(3))
         return z, y, x
 
-    def __call__(self, raw: NDArray[Any], shape: Triple) -> NDArray[np.uint8]:
+    def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
         """Predict a region.
 
         Args:
             raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
             shape: The region's extent in voxels.
+            report: Called now and then with the share of the work that is done.
 
         Returns:
             `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1, rounded to the nearest.
@@ -93,10 +94,14 @@ class MirroredPredictor:
         offsets = self.predictor.neighborhood
         total = np.zeros((len(offsets), *shape), np.uint16)
         count = np.zeros(len(offsets), np.uint16)
-        for axes in self.images:
+        for number, axes in enumerate(self.images):
             begin, end = self._window(axes, shape)
             window = tuple(slice(m + b, m + e) for m, b, e in zip(self.margin, begin, end, strict=True))
-            of_image = self.predictor(np.flip(raw[window], axes), self._region(axes, shape))
+
+            def told(share: float, before: int = number) -> None:
+                report((before + share) / len(self.images))
+
+            of_image = self.predictor(np.flip(raw[window], axes), self._region(axes, shape), told)
             found = np.flip(of_image, tuple(axis + 1 for axis in axes))
             for channel, offset in enumerate(offsets):
                 along = {axis for axis in range(3) if offset[axis]}

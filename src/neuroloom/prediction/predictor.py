@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,17 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
-from neuroloom.networks.memory import keep_freed_memory
+from neuroloom.networks.memory import free_memory, keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import context
-from neuroloom.prediction.tiles import from_uint8, region_input, round_up, run_tiled
+from neuroloom.networks.unet import UNetParameters, context, input_shape
+from neuroloom.prediction.planning import MEMORY, block_operations, choose_tile, tile_bytes
+from neuroloom.prediction.tiles import from_uint8, round_up, run_tiled
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
+
+Report = Callable[[float], None]
+"""Called with the share that is done, 0 … 1."""
 
 
 class Predictor:
@@ -37,7 +42,7 @@ class Predictor:
         checkpoint: The file; an AcrLSD checkpoint holds its descriptor network too.
         device: "auto", "cpu", "cuda", …
         precision: "auto", "fp32" or "bf16".
-        tile: Output voxels computed at once, multiples of `factor`; None computes a region in one piece.
+        tile: Output voxels computed at once; None for as many as the memory holds.
 
     Attributes:
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
@@ -71,6 +76,8 @@ class Predictor:
             part.network.to(self.device)
         factors = [part.metadata.network.factor for part in self._parts]
         contexts = [context(part.metadata.network) for part in self._parts]
+        free = free_memory(self.device)
+        self._memory = 0.8 * free if self.device.type == "cuda" else min(MEMORY, free / 2)
         z, y, x = (math.lcm(*along) for along in zip(*factors, strict=True))
         self.factor: Triple = (z, y, x)
         z, y, x = (sum(along) // 2 for along in zip(*contexts, strict=True))
@@ -107,12 +114,13 @@ class Predictor:
         """
         return self._extents(shape)[0]
 
-    def __call__(self, raw: NDArray[Any], shape: Triple) -> NDArray[np.uint8]:
+    def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
         """Predict a region.
 
         Args:
             raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
             shape: The region's extent in voxels.
+            report: Called now and then with the share of the work that is done.
 
         Returns:
             `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1.
@@ -125,31 +133,37 @@ class Predictor:
             raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
         _, region = self._extents(shape)
         descriptors: torch.Tensor | None = None
+        before = 0.0
         if self.loaded.lsd is not None:
-            descriptors = self._run(self.loaded.lsd, values, None, region)
+            first, second = block_operations([self.loaded.lsd.metadata.network, self.loaded.metadata.network], shape)
+            before = first / (first + second)
+            descriptors = self._run(self.loaded.lsd, values, None, region, lambda share: report(share * before))
             half = [c // 2 for c in context(self.loaded.lsd.metadata.network)]
             z, y, x = (slice(h, h + e) for h, e in zip(half, region, strict=True))
             values = values[:, :, z, y, x]
         outer = round_up(shape, self.factor)
-        output = self._run(self.loaded, values, descriptors, outer)
+        output = self._run(self.loaded, values, descriptors, outer, lambda share: report(before + share * (1 - before)))
         affinities = output[self._first : self._first + self.channels]
         return np.ascontiguousarray(affinities[:, : shape[0], : shape[1], : shape[2]].cpu().numpy())
 
     def _extents(self, shape: Triple) -> tuple[Triple, Triple]:
         """Extents of raw and of the descriptors that a region needs."""
         outer = round_up(shape, self.factor)
-        region = region_input(self.loaded.metadata.network, outer, self._tile_for(self.loaded, outer))
+        region = input_shape(self.loaded.metadata.network, outer)
         if self.loaded.lsd is None:
             return region, region
         region = round_up(region, self.loaded.lsd.metadata.network.factor)
-        return region_input(self.loaded.lsd.metadata.network, region, self._tile_for(self.loaded.lsd, region)), region
+        return input_shape(self.loaded.lsd.metadata.network, region), region
 
     def _tile_for(self, part: Checkpoint, shape: Triple) -> Triple:
-        return shape if self.tile is None else round_up(self.tile, part.metadata.network.factor)
+        geometry = part.metadata.network
+        if self.tile is not None:
+            return round_up(self.tile, geometry.factor)
+        return choose_tile(geometry, shape, self._memory)
 
     @torch.inference_mode()
     def _run(
-        self, part: Checkpoint, raw: torch.Tensor, descriptors: torch.Tensor | None, shape: Triple
+        self, part: Checkpoint, raw: torch.Tensor, descriptors: torch.Tensor | None, shape: Triple, report: Report
     ) -> torch.Tensor:
         inputs = SETUPS[part.metadata.setup].inputs
 
@@ -171,7 +185,30 @@ class Predictor:
             return result
 
         geometry = part.metadata.network
-        return run_tiled(network, geometry, load, shape, self._tile_for(part, shape), geometry.out_channels)
+        while True:
+            tile = self._tile_for(part, shape)
+            try:
+                return run_tiled(network, geometry, load, shape, tile, geometry.out_channels, report)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            # outside of `except`, which would hold on to what the failed tile takes
+            self._take_smaller_tiles(geometry, tile)
+
+    def _take_smaller_tiles(self, geometry: UNetParameters, tile: Triple) -> None:
+        """Remember that a tile was too large, for this network and the other."""
+        if self.tile is not None or tile == round_up((1, 1, 1), geometry.factor):
+            raise UserError(
+                f"The memory of {self.device} does not suffice to predict {tile} voxels at once with {self.path}. End "
+                "other programs that use it, or take a smaller network."
+            )
+        self._memory = tile_bytes(geometry, tile) / 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def normalise(raw: NDArray[Any], target: tuple[float, float]) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +12,6 @@ from funlib.geometry import Coordinate
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
-from neuroloom.networks.unet import UNetParameters, context
 from neuroloom.prediction.mirrors import mirrored
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.volume import create_volume
@@ -94,51 +91,14 @@ class Predict(Stage):
         shape = (int(block.write_roi.shape[0]), int(block.write_roi.shape[1]), int(block.write_roi.shape[2]))
         begin = block.write_roi.begin - Coordinate(predictor.margin)
         raw = self.raw.open().read_reflected(begin, predictor.input_shape(shape))
-        self.output.open().write(block.write_roi.begin, predictor(raw, shape))
+        affinities = predictor(raw, shape, self.teller(block))
+        self.output.open().write(block.write_roi.begin, affinities)
 
 
 @lru_cache(maxsize=1)
 def _predictor(checkpoint: Path, device: str, precision: str) -> Predictor:
     """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
     return Predictor(checkpoint, device, precision)
-
-
-def default_block(shape: Triple, networks: Sequence[UNetParameters]) -> Triple:
-    """A block for a volume: as large as 6 GB allow, at most 160 voxels, all parts of an axis about equal.
-
-    It depends on the volume and the networks only, not on the machine, so that a run may go on on another one.
-
-    Args:
-        shape: The volume's extent in voxels.
-        networks: The networks that run one after the other.
-    """
-    reach = max(sum(context(network)[axis] for network in networks) for axis in range(3))
-    maps = max(network.feature_maps for network in networks)
-    # the widest moment holds about four arrays of the first level's maps over the whole input
-    target = next(t for t in range(160, 0, -8) if 4 * 4 * maps * (t + reach) ** 3 <= 6e9 or t == 8)
-    factors = [network.factor for network in networks]
-    z, y, x = (math.lcm(*along) for along in zip(*factors, strict=True))
-    return balanced_block(shape, (z, y, x), target)
-
-
-def balanced_block(shape: Triple, factor: Triple, target: int) -> Triple:
-    """A block that cuts every axis into equal parts of about `target` voxels, a multiple of the network's factor.
-
-    Args:
-        shape: The volume's extent in voxels.
-        factor: The network's factor in voxels.
-        target: Largest extent of a block in voxels: larger wastes less on context, smaller needs less memory.
-
-    Example:
-        >>> balanced_block((250, 250, 500), (4, 4, 4), 160)
-        (128, 128, 128)
-    """
-    extents = []
-    for size, step in zip(shape, factor, strict=True):
-        parts = math.ceil(size / target)
-        extents.append(math.ceil(math.ceil(size / parts) / step) * step)
-    z, y, x = extents
-    return z, y, x
 
 
 def chunk_of_block(block: Triple, target: int = 64) -> Triple:

@@ -6,12 +6,14 @@ factor: max-pooling cuts the input into cells, and the cells must fall on the sa
     region  |-- tile --|-- tile --|- rest -|        tile = k * factor, first tile at the region's begin
     input |== context + tile + context ==|          a network that gives more than it is asked for is cut
 
-and the result does not depend on k, apart from floating point.
+and the result does not depend on k, apart from floating point. Nor does the input: every tile reaches beyond itself by
+as much as the region does, `input_shape(region) - region`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -26,38 +28,6 @@ def round_up(shape: Sequence[int], factor: Sequence[int]) -> Triple:
     return z, y, x
 
 
-def region_input(parameters: UNetParameters, shape: Triple, tile: Triple) -> Triple:
-    """The input extent that `run_tiled` asks for over a region.
-
-    Args:
-        parameters: The network's geometry.
-        shape: The region's extent in voxels, multiples of the factor.
-        tile: Extent of one tile in voxels, multiples of the factor.
-
-    Returns:
-        Extent in voxels; the region begins half the network's context after the input's begin.
-    """
-    last = [(s - 1) // t * t for s, t in zip(shape, tile, strict=True)]
-    z, y, x = (
-        max(
-            begin + input_shape(parameters, extent)[axis]
-            for begin, extent in ((0, _cut(tile, shape)), (last[axis], _cut(tile, _rest(shape, last))))
-        )
-        for axis in range(3)
-    )
-    return z, y, x
-
-
-def _cut(tile: Triple, shape: Triple) -> Triple:
-    z, y, x = (min(t, s) for t, s in zip(tile, shape, strict=True))
-    return z, y, x
-
-
-def _rest(shape: Triple, last: Sequence[int]) -> Triple:
-    z, y, x = (s - b for s, b in zip(shape, last, strict=True))
-    return z, y, x
-
-
 def run_tiled(
     network: Callable[[torch.Tensor], torch.Tensor],
     parameters: UNetParameters,
@@ -65,6 +35,7 @@ def run_tiled(
     shape: Triple,
     tile: Triple,
     channels: int,
+    report: Callable[[float], None] = lambda share: None,
 ) -> torch.Tensor:
     """Run a network over a region in tiles and keep its output as uint8.
 
@@ -72,15 +43,17 @@ def run_tiled(
         network: Takes `(1, c, z, y, x)`, gives `(1, channels, z', y', x')` in [0, 1].
         parameters: The network's geometry.
         load: Called with begin and extent of a tile's input, in voxels from the begin of the region's input (within
-            `region_input`); gives `(1, c, z, y, x)` on the network's device.
+            `input_shape` of the region); gives `(1, c, z, y, x)` on the network's device.
         shape: The region's extent in voxels, multiples of the network's factor.
         tile: Extent of one tile in voxels, multiples of the network's factor.
         channels: Output channels.
+        report: Called after every tile with the share of the region that is done.
 
     Returns:
         `(channels, z, y, x)` uint8, 0 … 255 for 0 … 1, on the device of the network's output.
     """
     result: torch.Tensor | None = None
+    done = 0
     begins = [range(0, s, t) for s, t in zip(shape, tile, strict=True)]
     for begin in itertools.product(begins[0], begins[1], begins[2]):
         z, y, x = (min(t, s - b) for b, s, t in zip(begin, shape, tile, strict=True))
@@ -89,6 +62,8 @@ def run_tiled(
             result = torch.empty((channels, *shape), dtype=torch.uint8, device=output.device)
         place = tuple(slice(b, b + e) for b, e in zip(begin, (z, y, x), strict=True))
         result[(slice(None), *place)] = to_uint8(output)
+        done += z * y * x
+        report(done / math.prod(shape))
     assert result is not None
     return result
 

@@ -236,7 +236,9 @@ class Prediction(Section):
         "checkpoint",
     )
     block: PositiveTriple | None = Field(
-        None, description="voxels predicted at once; multiples of the network's factor; default: fits the memory"
+        None,
+        description="voxels of one block; multiples of the network's factor; default: as large as pays and the machine "
+        "is not at it for long",
     )
 
     mirrors: Literal[1, 2, 4, 8] = Field(
