@@ -105,16 +105,17 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     save_weights(tmp_path / "given" / "mine.ckpt", "acrlsd", network)
     (tmp_path / "given" / "model.toml").write_text(
         CARD + "[settings.prediction]\nmirrors = 2\n[settings.fragments]\nmin_seed_distance = 7\n"
-        "[settings.segmentation]\nthreshold = 0.34\n"
+        "[settings.segmentation]\nthreshold = 0.34\norphans = 50\n"
     )
     # nothing to train on: they predict, and the card's advice is written down
     init = ("--model", tmp_path / "given" / "mine.ckpt")
     result = neuroloom("init", tmp_path / "p", "--predict", tmp_path / "v.zarr", *init)
     assert result.returncode == 0, result.stderr
-    assert "segmentation: threshold 0.34, as the model's card advises" in result.stdout
+    assert "segmentation: threshold 0.34, orphans 50, as the model's card advises" in result.stdout
     parameters = open_project(tmp_path / "p").parameters
     assert (parameters.prediction.model, parameters.prediction.mirrors) == ("../given/mine.ckpt", 2)
     assert (parameters.fragments.min_seed_distance, parameters.segmentation.threshold) == (7, 0.34)
+    assert parameters.segmentation.orphans == 50
     # something to train on: training starts from them, with their network; the threshold is found anew
     result = neuroloom("init", tmp_path / "q", "--from", tmp_path / "v.zarr", *init)
     assert result.returncode == 0, result.stderr
@@ -122,6 +123,7 @@ def test_a_project_with_given_weights(tmp_path: Path) -> None:
     assert (parameters.prediction.model, parameters.training.start) == (None, "../given/mine.ckpt")
     assert (parameters.network.feature_maps, parameters.network.downsampling) == (5, ((2, 2, 2), (3, 3, 3)))
     assert (parameters.training.sigma_nm, parameters.segmentation.threshold) == (VALUES["training"]["sigma_nm"], "auto")
+    assert parameters.segmentation.orphans == 50
     assert (parameters.training.crop, parameters.training.descriptors) == ((36, 42, 48), None)
 
 

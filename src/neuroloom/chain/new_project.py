@@ -118,8 +118,10 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
         values["_why"].append(f"the model {model} predicts; nothing is trained")
     if shapes or "validate" in values["volumes"]:
         # the threshold is chosen on the project's own truth, or with its own network
-        settings.pop("segmentation", None)
+        settings.get("segmentation", {}).pop("threshold", None)
     for section, given in settings.items():
+        if not given:
+            continue
         values[section] = {**values.get(section, {}), **given}
         what = ", ".join(f"{key} {value}" for key, value in given.items())
         values["_why"].append(f"{section}: {what}, as the model's card advises")
