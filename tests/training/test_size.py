@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from neuroloom.errors import UserError
+from neuroloom.networks import memory
 from neuroloom.networks.unet import feature_values, input_shape, output_shape, parameter_count
-from neuroloom.training import size
 from neuroloom.training.size import check_memory, memory_needed
 
 from .conftest import MakeJob
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def give(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
-    monkeypatch.setattr(size.psutil, "virtual_memory", lambda: SimpleNamespace(total=total))
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=total))
 
 
 def test_weights_and_what_layers_put_out_count(make_job: MakeJob) -> None:

@@ -11,10 +11,11 @@ from neuroloom.chain.networks import setups_to_train
 from neuroloom.chain.pacing import TRIAL_STEPS, keeping_seconds, try_trainings
 from neuroloom.chain.weights import lsd_geometry
 from neuroloom.networks import unet
+from neuroloom.networks.memory import memory_there
 from neuroloom.networks.precision import Precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.training.batches import input_shapes
-from neuroloom.training.size import memory_needed, memory_there
+from neuroloom.training.size import memory_needed
 from neuroloom.volume.array import Triple
 
 

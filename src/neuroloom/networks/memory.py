@@ -1,4 +1,4 @@
-"""How much memory is free; and keeping what was freed in the process.
+"""How much memory a device has; and keeping what was freed in the process.
 
 A network asks for the same large arrays in every step. The C library of Linux gives arrays of more than 32 MB back to
 the system as soon as they are freed. Every step then waits for the system to hand out and clear the same pages again:
@@ -31,6 +31,6 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes of a device that nothing has taken."""
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
+def memory_there(device: torch.device) -> int:
+    """Bytes that a device has, taken or not."""
+    return int(torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total)

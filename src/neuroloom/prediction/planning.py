@@ -7,7 +7,7 @@
             one of 300 sees 1.8 times as many.
 
 The block depends on the volume and the networks only, so that a run may go on on another machine. The tile depends on
-the memory of the machine; it does not change the result (see `tiles`).
+the memory of the machine, whether free or not; apart from floating point it does not change the result (see `tiles`).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
-from neuroloom.networks.memory import free_memory, keep_freed_memory
+from neuroloom.networks.memory import keep_freed_memory, memory_there
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNetParameters, context, input_shape
@@ -76,8 +76,9 @@ class Predictor:
             part.network.to(self.device)
         factors = [part.metadata.network.factor for part in self._parts]
         contexts = [context(part.metadata.network) for part in self._parts]
-        free = free_memory(self.device)
-        self._memory = 0.8 * free if self.device.type == "cuda" else min(MEMORY, free / 2)
+        # not what is free: a run that goes on later gives the same bytes
+        there = memory_there(self.device)
+        self._memory = 0.8 * there if self.device.type == "cuda" else min(MEMORY, there / 3)
         z, y, x = (math.lcm(*along) for along in zip(*factors, strict=True))
         self.factor: Triple = (z, y, x)
         z, y, x = (sum(along) // 2 for along in zip(*contexts, strict=True))

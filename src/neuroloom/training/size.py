@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from neuroloom.errors import UserError
 from neuroloom.networks import unet
+from neuroloom.networks.memory import memory_there
 from neuroloom.networks.precision import Precision
 from neuroloom.training.batches import input_shapes
 from neuroloom.training.job import TrainingJob
@@ -25,11 +25,6 @@ def memory_needed(job: TrainingJob, lsd: unet.UNetParameters | None, precision: 
     values = unet.feature_values(job.geometry, inner)
     # weights, gradients, two moments of Adam and the average; what layers put out is kept for the way back
     return 20 * weights + (4 if precision == "fp32" else 2) * job.crops_at_once * values
-
-
-def memory_there(device: torch.device) -> int:
-    """Bytes that a device has."""
-    return int(torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total)
 
 
 def check_memory(job: TrainingJob, lsd: unet.UNetParameters | None, device: torch.device, precision: Precision) -> None:
