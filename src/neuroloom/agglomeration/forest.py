@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.graph.files import read_table, write_table
+from neuroloom.graph.files import AGAIN, read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def load_forest(path: Path) -> Forest:
     """
     table = read_table(path)
     if table.column_names != ["node", "size", "u", "v", "score"]:
-        raise UserError(f"{path} is no merge forest: its columns are {table.column_names}. Run agglomeration again.")
+        raise UserError(f"{path} is no merge forest: its columns are {table.column_names}. {AGAIN}")
     u, v, score = (table[name].drop_null().to_numpy() for name in ("u", "v", "score"))
     return Forest(table["node"].to_numpy(), table["size"].to_numpy(), u, v, score)
 

@@ -27,6 +27,9 @@ from neuroloom.graph.tables import Edges, Nodes, Outside
 
 _AXES = ("z", "y", "x")
 
+AGAIN = "Delete the folder in `results` in which it lies, and run the same command again: what was in it is made anew."
+"""What mends a file that is not as it was written; a stage that is done would not write it again by itself."""
+
 
 class GraphFiles:
     """Nodes and edges of one volume, kept in a folder.
@@ -212,12 +215,9 @@ def read_table(path: Path) -> pa.Table:
         with pa.OSFile(str(path)) as file:
             return ipc.open_file(file).read_all()
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. Run the stage that writes it again.") from error
+        raise UserError(f"{path} does not exist. {AGAIN}") from error
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as an Arrow file ({error}). It is damaged: delete it and run the stage that writes "
-            "it again."
-        ) from error
+        raise UserError(f"{path} cannot be read as an Arrow file ({error}). It is damaged. {AGAIN}") from error
 
 
 def _columns(path: Path) -> dict[str, NDArray[Any]]:

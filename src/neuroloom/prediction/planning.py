@@ -25,7 +25,7 @@ LARGEST = 384
 """Voxels of a block along an axis: beyond, rims cost little, and the descriptors of a block take a gigabyte."""
 
 OPERATIONS = 1e14
-"""Of a block at most, since one that is stopped is done again: half an hour of a slow processor, a second of a GPU."""
+"""Of a block at most, since one that is stopped is done again: half an hour at 50 GFLOP/s, a second at 100 TFLOP/s."""
 
 MEMORY = 8e9
 """Bytes for one tile on a processor, and where the machine is not known."""

@@ -42,21 +42,18 @@ class Predictor:
         checkpoint: The file; an AcrLSD checkpoint holds its descriptor network too.
         device: "auto", "cpu", "cuda", …
         precision: "auto", "fp32" or "bf16".
-        tile: Output voxels computed at once; None for as many as the memory holds.
 
     Attributes:
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
         margin: Voxels of raw read before a region's begin, z y x.
         channels: Affinities per voxel.
-        geometries: Of the networks that run.
+        geometries: Of the networks, in the order they run.
 
     Raises:
         UserError: The checkpoint is missing, damaged, or gives no affinities.
     """
 
-    def __init__(
-        self, checkpoint: Path, device: str = "auto", precision: str = "auto", tile: Triple | None = None
-    ) -> None:
+    def __init__(self, checkpoint: Path, device: str = "auto", precision: str = "auto") -> None:
         keep_freed_memory()
         self.path = checkpoint
         self.loaded = load_checkpoint(checkpoint)
@@ -70,12 +67,12 @@ class Predictor:
             raise UserError(f"{checkpoint} is of setup {setup!r}, which gives no affinities.")
         self.device = choose_device(device)
         self.precision = choose_precision(self.device, precision)
-        self.tile = tile
-        self._parts = [self.loaded, *([self.loaded.lsd] if self.loaded.lsd else [])]
-        for part in self._parts:
+        parts = [*([self.loaded.lsd] if self.loaded.lsd else []), self.loaded]
+        for part in parts:
             part.network.to(self.device)
-        factors = [part.metadata.network.factor for part in self._parts]
-        contexts = [context(part.metadata.network) for part in self._parts]
+        self.geometries = [part.metadata.network for part in parts]
+        factors = [network.factor for network in self.geometries]
+        contexts = [context(network) for network in self.geometries]
         # not what is free: a run that goes on later gives the same bytes
         there = memory_there(self.device)
         self._memory = 0.8 * there if self.device.type == "cuda" else min(MEMORY, there / 3)
@@ -85,7 +82,6 @@ class Predictor:
         self.margin: Triple = (z, y, x)
         self.neighborhood = [list(offset) for offset in self.loaded.metadata.neighborhood]
         self.channels = len(self.neighborhood)
-        self.geometries = [part.metadata.network for part in self._parts]
         before = itertools.takewhile(lambda head: head[0] != "affinities", self.loaded.metadata.network.heads)
         self._first = sum(channels for _, channels in before)
 
@@ -136,8 +132,8 @@ class Predictor:
         descriptors: torch.Tensor | None = None
         before = 0.0
         if self.loaded.lsd is not None:
-            first, second = block_operations([self.loaded.lsd.metadata.network, self.loaded.metadata.network], shape)
-            before = first / (first + second)
+            counts = block_operations(self.geometries, shape, self._memory)
+            before = counts[0] / sum(counts)
             descriptors = self._run(self.loaded.lsd, values, None, region, lambda share: report(share * before))
             half = [c // 2 for c in context(self.loaded.lsd.metadata.network)]
             z, y, x = (slice(h, h + e) for h, e in zip(half, region, strict=True))
@@ -155,12 +151,6 @@ class Predictor:
             return region, region
         region = round_up(region, self.loaded.lsd.metadata.network.factor)
         return input_shape(self.loaded.lsd.metadata.network, region), region
-
-    def _tile_for(self, part: Checkpoint, shape: Triple) -> Triple:
-        geometry = part.metadata.network
-        if self.tile is not None:
-            return round_up(self.tile, geometry.factor)
-        return choose_tile(geometry, shape, self._memory)
 
     @torch.inference_mode()
     def _run(
@@ -187,7 +177,7 @@ class Predictor:
 
         geometry = part.metadata.network
         while True:
-            tile = self._tile_for(part, shape)
+            tile = choose_tile(geometry, shape, self._memory)
             try:
                 return run_tiled(network, geometry, load, shape, tile, geometry.out_channels, report)
             except RuntimeError as error:
@@ -198,7 +188,7 @@ class Predictor:
 
     def _take_smaller_tiles(self, geometry: UNetParameters, tile: Triple) -> None:
         """Remember that a tile was too large, for this network and the other."""
-        if self.tile is not None or tile == round_up((1, 1, 1), geometry.factor):
+        if tile == round_up((1, 1, 1), geometry.factor):
             raise UserError(
                 f"The memory of {self.device} does not suffice to predict {tile} voxels at once with {self.path}. End "
                 "other programs that use it, or take a smaller network."
@@ -209,7 +199,9 @@ class Predictor:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether torch, or the library that computes convolutions on a CPU, did not get the memory it asked for."""
+    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
 
 
 def normalise(raw: NDArray[Any], target: tuple[float, float]) -> torch.Tensor:

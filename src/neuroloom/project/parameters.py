@@ -287,6 +287,7 @@ class Segmentation(Section):
     orphans: int = Field(
         0,
         ge=0,
+        le=10**12,
         description="voxels; a smaller segment joins the neighbour it would merge with first, above the threshold; "
         "0: none does",
     )
