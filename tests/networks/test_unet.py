@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import weakref
-from collections import Counter
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuroloom.networks.unet import (
@@ -25,7 +21,6 @@ from neuroloom.networks.unet import (
     input_shape,
     output_shape,
     parameter_count,
-    values_at_once,
 )
 
 FIB25 = UNetParameters(
@@ -274,45 +269,3 @@ def test_feature_values_are_what_convolutions_put_out(upsampling: Upsampling) ->
     with torch.inference_mode():
         network(torch.rand(1, 2, *shape))
     assert feature_values(geometry, shape) == sum(values)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the memory of all tensors that operations have made and that are still there; views share it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.most = 0
-        self.sizes: dict[int, int] = {}
-        self.users: Counter[int] = Counter()
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if id(tensor) not in self.known:
-                self.known.add(id(tensor))
-                place = tensor.untyped_storage().data_ptr()
-                self.sizes[place] = tensor.untyped_storage().nbytes()
-                self.users[place] += 1
-                weakref.finalize(tensor, self.gone, id(tensor), place)
-        self.most = max(self.most, sum(size for place, size in self.sizes.items() if self.users[place]))
-        return result
-
-    def gone(self, tensor: int, place: int) -> None:
-        self.known.remove(tensor)
-        self.users[place] -= 1
-
-
-@pytest.mark.parametrize("maps", [2, 12])
-@pytest.mark.parametrize("growth", [1, 3])
-@pytest.mark.parametrize("channels", [1, 30])
-def test_values_at_once_are_what_is_there_at_once(maps: int, growth: int, channels: int) -> None:
-    parameters = UNetParameters(
-        in_channels=2, heads=(("a", channels),), feature_maps=maps, growth=growth, downsampling=((2, 2, 2), (1, 3, 3))
-    )
-    network = UNet(parameters).eval()
-    shape = input_shape(parameters, (20, 24, 30))
-    with torch.inference_mode(), LiveBytes() as live:
-        network(torch.rand(1, 2, *shape))
-    expected = 4 * values_at_once(parameters, shape)
-    assert live.most == expected

@@ -58,6 +58,11 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
 
 
+def number_format(precision: Precision) -> torch.dtype:
+    """What torch calls it."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """A context in which convolutions run in the precision."""
     if precision == "fp32":

@@ -148,43 +148,6 @@ def feature_values(parameters: UNetParameters, shape: Sequence[int]) -> int:
     return sum(m * math.prod(extent) for m, extent in zip(maps, zip(*extents, strict=True), strict=True))
 
 
-def values_at_once(parameters: UNetParameters, shape: Sequence[int]) -> int:
-    """The most values that are there at once in a forward pass that keeps nothing for a way back.
-
-    Exact with transposed convolutions; interpolation takes a little more.
-
-    Args:
-        parameters: The network.
-        shape: Input extent in voxels, z y x; a valid one.
-    """
-    extents = [_trace(parameters, axis, int(shape[axis])) for axis in range(3)]
-    voxels = iter([math.prod(extent) for extent in zip(*extents, strict=True)])
-    values, skips, moments = parameters.in_channels * math.prod(shape), [0], []
-
-    def convolve(maps: int) -> None:
-        nonlocal values
-        first, second = maps * next(voxels), maps * next(voxels)
-        moments.append(sum(skips) + values + first + second)  # what a pair begins with is there until it ends
-        values = second
-
-    levels = len(parameters.downsampling)
-    for level in range(levels + 1):
-        convolve(parameters.maps(level))
-        if level < levels:
-            skips.append(values)
-            values //= math.prod(parameters.downsampling[level])
-            moments.append(sum(skips) + 3 * values)  # with the places of the maxima, 8 bytes each
-    for level in reversed(range(levels)):
-        below, values = values, parameters.maps(level) * next(voxels)
-        moments.append(sum(skips) + below + values)
-        moments.append(sum(skips) + 3 * values)  # the skip and what came up, and both put together
-        skips.pop()
-        values *= 2
-        convolve(parameters.maps(level))
-    head = values // parameters.maps(0) * parameters.out_channels
-    return max(*moments, values + head, values + 2 * head)
-
-
 def flop(parameters: UNetParameters, shape: Sequence[int]) -> int:
     """Floating-point operations (two for a multiply-add) of the convolutions of one forward pass.
 

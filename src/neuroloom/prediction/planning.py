@@ -1,10 +1,10 @@
-"""How a volume is cut for prediction: blocks that are done and kept one by one, and tiles that a network sees at once.
+"""How a volume is cut for prediction: blocks that are done and kept one by one, and tiles that networks sweep through.
 
     block   what a worker predicts, writes, and would have to do again if it were stopped
-    tile    what a network sees at once: its output fills the block (for descriptors: the block and the context around
-            it). The input reaches beyond it by the network's context, so that larger tiles waste less on
-            the rims that neighbours share: a tile of 100 with a context of 64 sees 4.4 times the voxels that it gives,
-            one of 300 sees 1.8 times as many.
+    tile    what networks see in one sweep along z: as deep as the block, and as wide as the memory permits. Networks
+            see their context around it, which neighbouring tiles and blocks see again, so that larger ones waste less:
+            with 64 voxels of context on every side, one 200 voxels wide computes 2.7 times what is written of it, one
+            of 500 1.6 times.
 
 The block depends on the volume and the networks only, so that a run may go on on another machine. The tile depends on
 the memory of the machine, whether free or not; apart from floating point it does not change the result (see `tiles`).
@@ -12,26 +12,29 @@ the memory of the machine, whether free or not; apart from floating point it doe
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
 
 from neuroloom.networks import unet
-from neuroloom.networks.unet import UNetParameters
-from neuroloom.prediction.tiles import round_up
+from neuroloom.networks.memory import LiveBytes
+from neuroloom.networks.unet import UNet, UNetParameters
+from neuroloom.prediction.fused import Part, extents, run_fused
+from neuroloom.prediction.sweep import planes_at_once
+from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.volume.array import Triple
 
-LARGEST = 384
-"""Voxels of a block along an axis: beyond, rims cost little, and the descriptors of a block take a gigabyte."""
+LARGEST = 544
+"""Voxels of a block along y and x, and half of those along z, where a sweep needs no more memory for more."""
 
-OPERATIONS = 1e14
-"""Of a block at most, since one that is stopped is done again: half an hour at 50 GFLOP/s, a second at 100 TFLOP/s."""
+OPERATIONS = 5e14
+"""Of a block at most, since one that is stopped is done again: three hours at 50 GFLOP/s, 5 s at 100 TFLOP/s. Only
+networks larger than those that are shipped come to it."""
 
 MEMORY = 8e9
 """Bytes for one tile on a processor, and where the machine is not known."""
-
-WORKSPACE = 2.0
-"""Bytes that a process takes for every byte of what layers put out: copies in other layouts, freed memory kept."""
 
 
 def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: int = 1) -> Triple:
@@ -45,29 +48,34 @@ def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: in
     Example:
         >>> network = UNetParameters(in_channels=1, heads=(("affinities", 3),))
         >>> default_block((250, 250, 500), [network])
-        (252, 252, 252)
+        (252, 252, 500)
     """
-    z, y, x = (math.lcm(*along) for along in zip(*(network.factor for network in networks), strict=True))
     for target in range(LARGEST, 0, -8):
-        block = balanced_block(shape, (z, y, x), target)
+        block = balanced_block(shape, common_factor(networks), (2 * target, target, target))
         if mirrors * sum(block_operations(networks, block)) <= OPERATIONS:
             break
     return block
 
 
-def balanced_block(shape: Triple, factor: Triple, target: int) -> Triple:
+def common_factor(networks: Sequence[UNetParameters]) -> Triple:
+    """Voxels by which all networks may be moved without changing what they give, z y x."""
+    z, y, x = (math.lcm(*along) for along in zip(*(network.factor for network in networks), strict=True))
+    return z, y, x
+
+
+def balanced_block(shape: Triple, factor: Triple, target: Triple) -> Triple:
     """A block that cuts every axis into equal parts of about `target` voxels, a multiple of the networks' factor.
 
     Args:
         shape: The volume's extent in voxels.
         factor: The networks' factor in voxels.
-        target: Largest extent of a block in voxels.
+        target: Largest extent of a block in voxels, but for rounding up.
 
     Example:
-        >>> balanced_block((250, 250, 500), (4, 4, 4), 160)
-        (128, 128, 128)
+        >>> balanced_block((250, 250, 500), (4, 4, 4), (300, 160, 160))
+        (252, 128, 128)
     """
-    parts = [math.ceil(size / target) for size in shape]
+    parts = [math.ceil(size / most) for size, most in zip(shape, target, strict=True)]
     return round_up([math.ceil(size / count) for size, count in zip(shape, parts, strict=True)], factor)
 
 
@@ -79,46 +87,62 @@ def block_operations(networks: Sequence[UNetParameters], block: Triple, memory: 
         block: Its extent in voxels.
         memory: Bytes for one tile.
     """
-    counts: list[int] = []
-    shape = block
-    for network in reversed(networks):
-        shape = round_up(shape, network.factor)
-        tile = choose_tile(network, shape, memory)
-        tiles = itertools.product(*(_extents(s, t) for s, t in zip(shape, tile, strict=True)))
-        counts.insert(0, sum(unet.flop(network, unet.input_shape(network, extent)) for extent in tiles))
-        shape = unet.input_shape(network, shape)
+    shape = round_up(block, common_factor(networks))
+    counts = [0] * len(networks)
+    for _, tile in tiles_of(shape, choose_tile(networks, shape, memory)):
+        for number, (network, seen) in enumerate(zip(networks, extents(networks, tile), strict=True)):
+            counts[number] += unet.flop(network, seen)
     return counts
 
 
-def _extents(size: int, tile: int) -> list[int]:
-    return [min(tile, size - begin) for begin in range(0, size, tile)]
-
-
-def choose_tile(network: UNetParameters, shape: Triple, memory: float) -> Triple:
-    """The largest tile that the memory holds: the region cut into equal parts along each axis.
+def choose_tile(
+    networks: Sequence[UNetParameters], shape: Triple, memory: float, dtype: torch.dtype = torch.float32
+) -> Triple:
+    """The widest tile that the memory holds: the region cut into equal parts along y and x.
 
     Args:
-        network: What sees it.
-        shape: The region's extent in voxels, multiples of the network's factor.
+        networks: In the order they run.
+        shape: The region's extent in voxels, multiples of the networks' factors.
         memory: Bytes for one tile.
+        dtype: What networks compute in.
 
     Returns:
-        Multiples of the network's factor; the smallest, though it does not fit, where no tile does.
+        Multiples of the networks' factor; the smallest, though it does not fit, where no tile does.
     """
-    smallest = round_up((1, 1, 1), network.factor)
+    factor = common_factor(networks)
     for parts in range(1, max(shape) + 1):
-        target = math.ceil(max(shape) / parts)
-        tile = balanced_block(shape, network.factor, target)
-        if tile == smallest or tile_bytes(network, tile) <= memory:
-            return tile
-    return smallest
+        widest = math.ceil(max(shape[1:]) / parts)
+        tile = balanced_block(shape, factor, (shape[0], widest, widest))
+        if tile[1:] == factor[1:] or tile_bytes(tuple(networks), tile, dtype) <= memory:
+            break
+    return tile
 
 
-def tile_bytes(network: UNetParameters, tile: Triple) -> float:
-    """Bytes that the prediction of a tile takes, layers in float32.
+def tile_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes of all that is there at once while networks sweep through a tile, weights and raw left out.
 
     Args:
-        network: What sees it.
-        tile: Its extent in voxels.
+        networks: In the order they run.
+        tile: Its extent in voxels, multiples of the networks' factors.
+        dtype: What networks compute in.
     """
-    return WORKSPACE * 4 * unet.values_at_once(network, unet.input_shape(network, tile))
+    # it does not grow any more once affinities come out regularly
+    factor = common_factor(networks)
+    deep = round_up((4 * (planes_at_once(tile) + factor[0]), 1, 1), factor)[0]
+    return _most_bytes(networks, (min(tile[0], deep), *tile[1:]), dtype)
+
+
+@lru_cache(maxsize=1024)
+def _most_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype) -> int:
+    """The same, found by a sweep that computes nothing."""
+    setups = ("lsd", "acrlsd" if networks[-1].in_channels > networks[0].heads[0][1] else "aclsd")
+    with torch.device("meta"), torch.inference_mode():
+        parts = [
+            Part(setup if len(networks) > 1 else "affs", UNet(network).to(dtype))
+            for setup, network in zip(setups, networks, strict=False)
+        ]
+        raw, like = torch.empty(extents(networks, tile)[0], dtype=torch.uint8), torch.empty(0, dtype=dtype)
+        with LiveBytes() as live:
+            for _ in run_fused(parts, raw, tile, like):
+                pass
+    return live.most

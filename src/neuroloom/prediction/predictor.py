@@ -1,17 +1,8 @@
-"""The fused predictor: raw in, affinities out, descriptors only in memory.
-
-    raw        |<----------- context of both networks + block ----------->|
-    LSDs             |<------ context of one network + block ------>|           uint8, in memory
-    affinities                  |<------ block ------>|                         uint8
-
-The descriptor network runs over the block and the affinity network's context in tiles; its output is kept as uint8 (as
-it would be if it were stored) and goes with the raw of the same place into the affinity network.
-"""
+"""Affinities of any region of raw, from one checkpoint: tiles as large as the memory, one sweep through each."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
+from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.networks.memory import keep_freed_memory, memory_there
-from neuroloom.networks.precision import autocast, choose_device, choose_precision
+from neuroloom.networks.precision import choose_device, choose_precision, number_format
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import UNetParameters, context, input_shape
-from neuroloom.prediction.planning import MEMORY, block_operations, choose_tile, tile_bytes
-from neuroloom.prediction.tiles import from_uint8, round_up, run_tiled
+from neuroloom.networks.unet import context
+from neuroloom.prediction.fused import Part, extents, run_fused
+from neuroloom.prediction.planning import MEMORY, choose_tile, common_factor, tile_bytes
+from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
 
@@ -68,16 +60,16 @@ class Predictor:
         self.device = choose_device(device)
         self.precision = choose_precision(self.device, precision)
         parts = [*([self.loaded.lsd] if self.loaded.lsd else []), self.loaded]
-        for part in parts:
-            part.network.to(self.device)
         self.geometries = [part.metadata.network for part in parts]
-        factors = [network.factor for network in self.geometries]
-        contexts = [context(network) for network in self.geometries]
+        self._like = torch.empty(0, dtype=number_format(self.precision), device=self.device)
+        self._parts = [
+            Part(part.metadata.setup, part.network.to(self._like), part.metadata.raw_range) for part in parts
+        ]
         # not what is free: a run that goes on later gives the same bytes
         there = memory_there(self.device)
         self._memory = 0.8 * there if self.device.type == "cuda" else min(MEMORY, there / 3)
-        z, y, x = (math.lcm(*along) for along in zip(*factors, strict=True))
-        self.factor: Triple = (z, y, x)
+        self.factor: Triple = common_factor(self.geometries)
+        contexts = [context(network) for network in self.geometries]
         z, y, x = (sum(along) // 2 for along in zip(*contexts, strict=True))
         self.margin: Triple = (z, y, x)
         self.neighborhood = [list(offset) for offset in self.loaded.metadata.neighborhood]
@@ -109,7 +101,7 @@ class Predictor:
         Args:
             shape: The region's extent in voxels.
         """
-        return self._extents(shape)[0]
+        return extents(self.geometries, round_up(shape, self.factor))[0]
 
     def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
         """Predict a region.
@@ -125,75 +117,44 @@ class Predictor:
         Raises:
             UserError: Raw holds NaN.
         """
-        values = normalise(raw, self.loaded.metadata.raw_range).to(self.device)
-        if not bool(torch.isfinite(values).all()):
+        if not np.isfinite(raw).all():
             raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
-        _, region = self._extents(shape)
-        descriptors: torch.Tensor | None = None
-        before = 0.0
-        if self.loaded.lsd is not None:
-            counts = block_operations(self.geometries, shape, self._memory)
-            before = counts[0] / sum(counts)
-            descriptors = self._run(self.loaded.lsd, values, None, region, lambda share: report(share * before))
-            half = [c // 2 for c in context(self.loaded.lsd.metadata.network)]
-            z, y, x = (slice(h, h + e) for h, e in zip(half, region, strict=True))
-            values = values[:, :, z, y, x]
+        values = torch.from_numpy(np.ascontiguousarray(raw)).to(self.device)
         outer = round_up(shape, self.factor)
-        output = self._run(self.loaded, values, descriptors, outer, lambda share: report(before + share * (1 - before)))
-        affinities = output[self._first : self._first + self.channels]
-        return np.ascontiguousarray(affinities[:, : shape[0], : shape[1], : shape[2]].cpu().numpy())
-
-    def _extents(self, shape: Triple) -> tuple[Triple, Triple]:
-        """Extents of raw and of the descriptors that a region needs."""
-        outer = round_up(shape, self.factor)
-        region = input_shape(self.loaded.metadata.network, outer)
-        if self.loaded.lsd is None:
-            return region, region
-        region = round_up(region, self.loaded.lsd.metadata.network.factor)
-        return input_shape(self.loaded.lsd.metadata.network, region), region
-
-    @torch.inference_mode()
-    def _run(
-        self, part: Checkpoint, raw: torch.Tensor, descriptors: torch.Tensor | None, shape: Triple, report: Report
-    ) -> torch.Tensor:
-        inputs = SETUPS[part.metadata.setup].inputs
-
-        def load(begin: Triple, extent: Triple) -> torch.Tensor:
-            z, y, x = (slice(b, b + e) for b, e in zip(begin, extent, strict=True))
-            channels = []
-            for name in inputs:
-                if name == "raw":
-                    channels.append(raw[:, :, z, y, x])
-                else:
-                    assert descriptors is not None
-                    channels.append(from_uint8(descriptors[:, z, y, x])[None])
-            return torch.cat(channels, dim=1).contiguous(memory_format=torch.channels_last_3d)
-
-        def network(values: torch.Tensor) -> torch.Tensor:
-            with autocast(self.device, self.precision):
-                result = part.network(values)
-            assert isinstance(result, torch.Tensor)
-            return result
-
-        geometry = part.metadata.network
         while True:
-            tile = choose_tile(geometry, shape, self._memory)
+            tile = choose_tile(self.geometries, outer, self._memory, self._like.dtype)
             try:
-                return run_tiled(network, geometry, load, shape, tile, geometry.out_channels, report)
+                return self._run(values, shape, outer, tile, report)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
             # outside of `except`, which would hold on to what the failed tile takes
-            self._take_smaller_tiles(geometry, tile)
+            self._take_smaller_tiles(tile)
 
-    def _take_smaller_tiles(self, geometry: UNetParameters, tile: Triple) -> None:
-        """Remember that a tile was too large, for this network and the other."""
-        if tile == round_up((1, 1, 1), geometry.factor):
+    @torch.inference_mode()
+    def _run(self, raw: torch.Tensor, shape: Triple, outer: Triple, tile: Triple, report: Report) -> NDArray[np.uint8]:
+        result = torch.empty((self.channels, *shape), dtype=torch.uint8, device=self.device)
+        area, done = outer[1] * outer[2], 0
+        for (z, y, x), extent in tiles_of(outer, tile):
+            seen = extents(self.geometries, extent)[0]
+            window = raw[z : z + seen[0], y : y + seen[1], x : x + seen[2]]
+            for slab in run_fused(self._parts, window, extent, self._like):
+                place = result[:, z : z + slab.shape[1], y : y + extent[1], x : x + extent[2]]
+                affinities = slab[self._first : self._first + self.channels]
+                place[:] = affinities[:, : place.shape[1], : place.shape[2], : place.shape[3]]
+                z += slab.shape[1]
+                done += slab.shape[1] * extent[1] * extent[2]
+                report(done / (outer[0] * area))
+        return result.cpu().numpy()
+
+    def _take_smaller_tiles(self, tile: Triple) -> None:
+        """Remember that a tile was too large."""
+        if tile[1:] == self.factor[1:]:
             raise UserError(
                 f"The memory of {self.device} does not suffice to predict {tile} voxels at once with {self.path}. End "
                 "other programs that use it, or take a smaller network."
             )
-        self._memory = tile_bytes(geometry, tile) / 2
+        self._memory = tile_bytes(tuple(self.geometries), tile, self._like.dtype) / 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -202,19 +163,3 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch, or the library that computes convolutions on a CPU, did not get the memory it asked for."""
     words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
-
-
-def normalise(raw: NDArray[Any], target: tuple[float, float]) -> torch.Tensor:
-    """Raw as networks take it.
-
-    Args:
-        raw: `(z, y, x)` uint8, or float32 in [0, 1].
-        target: What 0 and 1 (uint8: 0 and 255) become.
-
-    Returns:
-        `(1, 1, z, y, x)` float32.
-    """
-    low, high = target
-    scale = 255.0 if raw.dtype == np.uint8 else 1.0
-    values = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))[None, None]
-    return values.mul_((high - low) / scale).add_(low)
