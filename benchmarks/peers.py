@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / ".peers"
+GUNPOWDER = ("gunpowder==1.4.4", "lsds==0.1.3")
+"""The reference's pipeline and what it makes targets with."""
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:

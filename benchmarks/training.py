@@ -21,7 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from benchmarks.peers import ask, environment
+from benchmarks.peers import GUNPOWDER, ask, environment
 from benchmarks.results import Disagreement, Result, alternate
 from benchmarks.volumes import VOXEL_SIZE, Options, tissue
 from neuroloom.networks.precision import choose_precision
@@ -32,7 +32,6 @@ from neuroloom.training.job import TrainingJob, TrainingVolume
 from neuroloom.training.loop import train
 from neuroloom.volume import create_volume
 
-REQUIREMENTS = ("gunpowder==1.4.4", "lsds==0.1.3")
 WARM_UP = 5
 """Iterations before the clock starts."""
 
@@ -43,7 +42,7 @@ def run(options: Options) -> list[Result]:
     Raises:
         Disagreement: The networks differ in size, so that nothing could be compared.
     """
-    python = environment("gunpowder", (*REQUIREMENTS, f"torch=={torch.__version__.split('+')[0]}"))
+    python = environment("gunpowder", (*GUNPOWDER, f"torch=={torch.__version__.split('+')[0]}"))
     what, raw, labels = tissue(options, "fib25-train", 96 if options.quick else 320)
     our_steps, peer_steps, repeats = (6, 2, 1) if options.quick else (40, 10, 3)
     with tempfile.TemporaryDirectory() as temporary:

@@ -16,51 +16,10 @@ import numpy as np
 import torch
 import zarr
 from lsd.train.gp import AddLocalShapeDescriptor
+from reference_network import Network
 
 folder = Path(sys.argv[1])
 parameters = json.loads((folder / "parameters.json").read_text())
-
-
-def double_convolution(below: int, maps: int) -> torch.nn.Sequential:
-    return torch.nn.Sequential(
-        torch.nn.Conv3d(below, maps, 3), torch.nn.ReLU(), torch.nn.Conv3d(maps, maps, 3), torch.nn.ReLU()
-    )
-
-
-def crop(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    begins = [(have - want) // 2 for have, want in zip(values.shape[2:], shape, strict=True)]
-    z, y, x = (slice(b, b + n) for b, n in zip(begins, shape, strict=True))
-    return values[:, :, z, y, x]
-
-
-class Network(torch.nn.Module):
-    """Valid U-Net of the given size with heads for ten descriptors and three affinities."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        factors = parameters["downsampling"]
-        maps = [parameters["feature_maps"] * parameters["growth"] ** level for level in range(len(factors) + 1)]
-        self.down = torch.nn.ModuleList(double_convolution(a, b) for a, b in zip([1, *maps], maps, strict=False))
-        self.pool = torch.nn.ModuleList(torch.nn.MaxPool3d(factor) for factor in factors)
-        self.grow = torch.nn.ModuleList(
-            torch.nn.ConvTranspose3d(maps[level + 1], maps[level], factor, factor)
-            for level, factor in enumerate(factors)
-        )
-        self.up = torch.nn.ModuleList(double_convolution(2 * n, n) for n in maps[:-1])
-        self.descriptors = torch.nn.Sequential(torch.nn.Conv3d(maps[0], 10, 1), torch.nn.Sigmoid())
-        self.affinities = torch.nn.Sequential(torch.nn.Conv3d(maps[0], 3, 1), torch.nn.Sigmoid())
-
-    def forward(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        skips = []
-        values = raw
-        for convolve, pool in zip(self.down, self.pool, strict=False):
-            skips.append(convolve(values))
-            values = pool(skips[-1])
-        values = self.down[-1](values)
-        for level in reversed(range(len(self.pool))):
-            values = self.grow[level](values)
-            values = self.up[level](torch.cat([crop(skips[level], values.shape[2:]), values], dim=1))
-        return self.descriptors(values), self.affinities(values)
 
 
 def loss(descriptors, true_descriptors, descriptor_weights, affinities, true_affinities, affinity_weights):
@@ -113,7 +72,7 @@ for key in (labels, mask, lsds, lsd_weights, affs, affs_mask, affs_weights):
 half = math.ceil(max(output + gp.Coordinate((6 * parameters["sigma"],) * 3)) * math.sqrt(3) / 2 / voxel_size[0])
 padding = gp.Coordinate((half,) * 3) * voxel_size
 stopwatch = Stopwatch()
-network = Network()
+network = Network(1, parameters["feature_maps"], parameters["growth"], parameters["downsampling"], [10, 3])
 pipeline = (
     gp.ZarrSource(
         write_container(),
