@@ -12,7 +12,7 @@ from neuroloom.networks.unet import UNet, UNetParameters, flop, input_shape
 from neuroloom.prediction import planning
 from neuroloom.prediction.fused import Part, extents, run_fused
 from neuroloom.prediction.planning import balanced_block, block_operations, choose_tile, default_block, tile_bytes
-from neuroloom.prediction.stage import chunk_of_block
+from neuroloom.prediction.stage import chunk_of, shard_of
 from neuroloom.prediction.tiles import tiles_of
 
 LSD = UNetParameters(in_channels=1, heads=(("lsd", 10),), feature_maps=16, downsampling=((2, 2, 2), (5, 5, 5)))
@@ -36,10 +36,16 @@ def test_balanced_blocks(
     block = balanced_block(shape, factor, largest)
     for size, step, extent_, most in zip(shape, factor, block, largest, strict=True):
         assert extent_ % step == 0
-        assert extent_ < most + step
-        assert -(-size // extent_) <= -(-size // most)  # never more blocks than the largest would need
-    chunk = chunk_of_block(block)
-    assert all(b % c == 0 and c <= 64 for b, c in zip(block, chunk, strict=True))
+        assert extent_ <= max(most, step) or size <= most
+        assert extent_ >= step
+        assert size <= extent_ or extent_ > max(most, step) / 2 - step  # no more blocks than it takes
+    chunk = chunk_of(shape, block)
+    shard = shard_of(shape, block, chunk)
+    for size, extent_, c, s in zip(shape, block, chunk, shard, strict=True):
+        assert c <= 64
+        assert s % c == 0
+        assert s <= 544
+        assert size <= extent_ or (extent_ % c == 0 and extent_ % s == 0)  # only one block writes what is in a file
 
 
 @pytest.mark.parametrize(
@@ -48,9 +54,9 @@ def test_balanced_blocks(
         ((100, 100, 100), 1, (100, 100, 100)),
         ((250, 250, 250), 8, (250, 250, 250)),
         ((520, 520, 520), 1, (520, 520, 520)),
-        ((1500, 520, 500), 1, (750, 520, 500)),
-        ((1500, 520, 500), 40, (500, 260, 250)),  # too much work for one block otherwise
-        ((10_000, 10_000, 10_000), 1, (1000, 530, 530)),
+        ((1500, 520, 500), 1, (760, 520, 500)),
+        ((1500, 520, 500), 40, (520, 200, 200)),  # too much work for one block otherwise
+        ((10_000, 10_000, 10_000), 1, (1000, 520, 520)),
     ],
 )
 def test_default_blocks(shape: tuple[int, int, int], mirrors: int, block: tuple[int, int, int]) -> None:

@@ -102,6 +102,49 @@ def test_stage_gives_the_definition_whatever_the_blocks(
         stage.model_copy(update={"folder": tmp_path / "other"}).prepare()
 
 
+def test_blank_parts_and_what_is_no_tissue_are_left_out(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (32, 32, 64), dtype=np.uint8)
+    raw[:, :, 48:] = 0
+    raw[:16, :16, :16] = 255
+    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8)).write((0, 0, 0), raw)
+    tissue = np.ones((4, 4, 8), np.uint8)
+    tissue[:, 3] = 0
+    create_volume(tmp_path / "v.zarr", "tissue", tissue.shape, "uint8", (64, 64, 64)).write((0, 0, 0), tissue)
+    expected = np.ones(raw.shape, bool)
+    expected[:, :, 48:] = expected[:16, :16, :16] = expected[:, 24:] = False
+    found = []
+    for block in ((32, 32, 64), (16, 16, 16)):
+        stage = Predict(
+            folder=tmp_path / f"out-{block[2]}",
+            shape=(32, 32, 64),
+            block_shape=block,
+            raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
+            tissue=Source(path=str(tmp_path / "v.zarr"), dataset="tissue", fingerprint="t"),
+            checkpoint=checkpoint,
+            checkpoint_sha256=hash_file(checkpoint),
+            device="cpu",
+            precision="fp32",
+        )
+        run_stage(stage)
+        found.append(stage.output.open().read())
+        np.testing.assert_array_equal(stage.predicted.open().read(), expected)
+        assert not found[-1][:, ~expected].any()
+        assert (found[-1][:, expected] > 0).mean() > 0.99
+        assert stage.measured.voxels == raw.size
+        assert stage.measured.predicted == expected.sum()
+    assert np.abs(found[0].astype(int) - found[1]).max() <= 1
+
+    def never(*_: object) -> None:
+        raise AssertionError("the networks are run where there is nothing")
+
+    monkeypatch.setattr(Predictor, "__call__", never)
+    stage.process(stage.block_at((0, 0, 3)))  # blank
+    with pytest.raises(AssertionError, match="the networks are run"):
+        stage.process(stage.block_at((1, 0, 0)))
+
+
 def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gives no affinities"):
         Predictor(tmp_path / "lsd.ckpt")

@@ -125,8 +125,11 @@ class Chain:
 
     def raw(self, volume: RawVolume) -> Source:
         """A volume's raw with its fingerprint."""
+        return self._source(volume, volume.raw)
+
+    def _source(self, volume: RawVolume, dataset: str) -> Source:
         path = self.project.locate(volume.path)
-        return Source(path=path, dataset=volume.raw, fingerprint=_fingerprint(path, volume.raw))
+        return Source(path=path, dataset=dataset, fingerprint=_fingerprint(path, dataset))
 
     def baseline(self) -> Chain | None:
         """The same project straight from raw to affinities for about as long, or None where it is not wanted."""
@@ -330,11 +333,13 @@ class Chain:
             shape=shape,
             block_shape=settings.block or default_block(shape, self.networks, settings.mirrors),
             raw=raw,
+            tissue=None if volume.tissue is None else self._source(volume, volume.tissue),
             checkpoint=checkpoint,
             checkpoint_sha256=sha256,
             mirrors=settings.mirrors,
             device=self.parameters.resources.device,
             precision=self.parameters.resources.precision,
+            memory_gb=self.parameters.resources.memory_gb,
         )
         return self._placed(stage, volume, "affinities")
 
@@ -351,6 +356,7 @@ class Chain:
             block_shape=settings.block,
             context=settings.context,
             affinities=predict.output,
+            mask=predict.predicted,
             in_xy=z >= 2 * max(y, x) if settings.in_xy is None else settings.in_xy,
             threshold=settings.threshold,
             min_seed_distance=settings.min_seed_distance,

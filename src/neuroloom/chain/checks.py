@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from funlib.geometry import Roi
+
 from neuroloom.chain.networks import geometry
 from neuroloom.chain.new_project import fitting_crop, largest_sigma
 from neuroloom.chain.weights import times, weights_problems
@@ -17,6 +19,7 @@ from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, load_
 from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import Triple
+from neuroloom.volume.masks import read_mask
 
 
 def open_project(path: Path) -> Project:
@@ -137,6 +140,11 @@ def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str
         if key == "labels" and opened.dtype.kind not in "ui":
             yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."
         shapes[key] = opened.shape
+    if volume.tissue is not None and "raw" in shapes:
+        try:
+            read_mask(open_volume(path, volume.tissue), open_volume(path, volume.raw), Roi((0, 0, 0), (1, 1, 1)))
+        except UserError as error:
+            yield "tissue", str(error)
     for key in ("labels", "mask"):
         if key in shapes and "raw" in shapes and shapes[key] != shapes["raw"]:
             yield (

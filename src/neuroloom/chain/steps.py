@@ -7,6 +7,7 @@ train lsd, if the setup needs it -> train SETUP -> for every volume: predict -> 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from neuroloom.blockwise import Stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
+from neuroloom.chain.prediction_plan import plan_prediction
 from neuroloom.files import read_json_lines
 from neuroloom.project import LabelledVolume, RawVolume
 
@@ -120,6 +122,9 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
             seconds = float(read_done(stage)["seconds"])
         elif _other_results(stage):
             why += "; parameters or inputs have changed since the last time"
+        if state != "done" and name == "predict":
+            rate = plan_prediction(chain, volume).voxels_per_second
+            seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate
     return Step(
         f"{name} {volume.name}",
         state,

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from neuroloom.chain import Chain, Step, all_steps, open_project
+from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction
 from neuroloom.cli.progress import duration, show_progress
 from neuroloom.errors import UserError
+from neuroloom.project import RawVolume
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
@@ -52,7 +54,7 @@ def run_all(chain: Chain, quiet: bool = False) -> None:
         # what a step is follows from what is done before it
         step = next(step for step in all_steps(chain) if step.name == name)
         if step.state != "done":
-            run_step(step, quiet)
+            run_step(chain, step, quiet)
     report = write_project_report(chain)
     if not quiet:
         print(f"\nAll done in {duration(time.monotonic() - started)}.")
@@ -60,13 +62,25 @@ def run_all(chain: Chain, quiet: bool = False) -> None:
         print(f"Report:  {report}\nLook:    neuroloom view --project {chain.project.folder}")
 
 
-def run_step(step: Step, quiet: bool = False) -> None:
-    """Do what is missing of one step, with progress."""
+def run_step(chain: Chain, step: Step, quiet: bool = False) -> None:
+    """Do what is missing of one step, with progress; of predictions, say before what they take, and then what they did.
+
+    Args:
+        chain: The project's.
+        step: One of its steps.
+        quiet: Say nothing.
+    """
     if quiet:
         step.run(lambda done, total, words: None)
         return
+    kind, _, name = step.name.partition(" ")
+    if kind == "predict":
+        print(f"  {step.name}: {plan_prediction(chain, chain.volume(name))}", flush=True)
     with show_progress(step.name) as advance:
         step.run(advance)
+    stage = chain.predict(chain.volume(name)) if kind == "predict" else None
+    if stage is not None:
+        print(f"  {step.name}: {stage.measured}", flush=True)
 
 
 def print_plan(chain: Chain, steps: list[Step]) -> None:
@@ -129,9 +143,33 @@ def status_command(project: ProjectOption = Path(), as_json: JsonOption = False)
         print_results(chain)
 
 
-def predict_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
+def predict_command(
+    volumes: VolumeArgument = None,
+    project: ProjectOption = Path(),
+    calibrate_first: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Only predict a piece, two minutes at most, and keep how fast and with how much memory."
+        ),
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say how volumes are cut, memory and speed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Predict affinities."""
-    _stage_command("predict", "fragments", volumes, project)
+    if as_json and not (plan or calibrate_first):
+        raise UserError("--json goes with --plan or --calibrate.")
+    chain = Chain(open_project(project))
+    if calibrate_first:
+        found = calibrate(chain, _chosen(chain, volumes)[0])
+        print(found.model_dump_json(indent=2) if as_json else f"{found}\nKept in {calibration_file(chain)}.")
+    elif plan:
+        plans = [plan_prediction(chain, volume) for volume in _chosen(chain, volumes)]
+        if as_json:
+            print(json.dumps([planned.model_dump(mode="json") for planned in plans], indent=2))
+        else:
+            print("\n".join(f"{planned.volume}: {planned}" for planned in plans))
+    else:
+        _stage_command("predict", "fragments", volumes, project)
 
 
 def fragments_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
@@ -213,19 +251,24 @@ BEFORE = {"fragments": "predict", "agglomerate": "fragments"}
 
 def _stage_command(name: str, following: str, volumes: list[str] | None, project: Path) -> None:
     chain = Chain(open_project(project))
-    chosen = [chain.volume(volume) for volume in volumes] if volumes else list(chain.volumes)
-    if not chosen:
-        raise UserError(
-            f"{chain.project.file} names no volume to segment. Add [[volumes.predict]] or [[volumes.validate]]."
-        )
-    for volume in chosen:
+    for volume in _chosen(chain, volumes):
         steps = {step.name: step for step in all_steps(chain)}
         before = steps.get(f"{BEFORE.get(name)} {volume.name}")
         if before is not None and before.state != "done":
             raise UserError(f"{volume.name} is not ready: run `neuroloom {BEFORE[name]} {volume.name}` first.")
         step = steps[f"{name} {volume.name}"]
         if step.state != "done":
-            run_step(step)
+            run_step(chain, step)
         step = next(s for s in all_steps(chain) if s.name == f"{name} {volume.name}")
         print(f"{step.name}: {step.folder}")
     print(f"Next: neuroloom {following} --project {chain.project.folder}")
+
+
+def _chosen(chain: Chain, volumes: list[str] | None) -> list[RawVolume]:
+    """Volumes by name, or all that are segmented; at least one."""
+    chosen = [chain.volume(volume) for volume in volumes] if volumes else list(chain.volumes)
+    if not chosen:
+        raise UserError(
+            f"{chain.project.file} names no volume to segment. Add [[volumes.predict]] or [[volumes.validate]]."
+        )
+    return chosen

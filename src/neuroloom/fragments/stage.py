@@ -15,7 +15,6 @@ from typing import ClassVar
 
 import numpy as np
 from funlib.geometry import Roi
-from numpy.typing import NDArray
 
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
@@ -23,7 +22,7 @@ from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
 from neuroloom.fragments.watershed import connected, fragments
 from neuroloom.graph import GraphFiles, Nodes
-from neuroloom.volume import Volume
+from neuroloom.volume.masks import read_mask
 
 
 class Fragments(Stage):
@@ -88,13 +87,14 @@ class Fragments(Stage):
         affinities = self.affinities.open()
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         values = affinities.read(roi.begin, roi.shape)[:3]
+        mask = None if self.mask is None else read_mask(self.mask.open(), affinities, roi)
         labels = fragments(
             values,
             in_xy=self.in_xy,
             threshold=self.threshold,
             min_seed_distance=self.min_seed_distance,
             fill=self.fill,
-            mask=None if self.mask is None else read_mask(self.mask.open(), affinities, roi),
+            mask=None if mask is None or mask.all() else mask,
             filter_fragments=self.filter_fragments,
             epsilon_agglomerate=self.epsilon_agglomerate,
             replace_sections=[z - int(roi.begin[0]) for z in self.replace_sections],
@@ -118,39 +118,3 @@ class Fragments(Stage):
                 end=measured.end + begin,
             ),
         )
-
-
-def read_mask(mask: Volume, grid: Volume, roi: Roi) -> NDArray[np.bool_]:
-    """Read a mask on the grid of another volume.
-
-    Args:
-        mask: Its voxels are as large as the grid's, or larger by whole factors.
-        grid: The volume whose voxels are asked for.
-        roi: In voxels of the grid.
-
-    Returns:
-        `(z, y, x)` of the roi's shape; False outside of the mask.
-
-    Raises:
-        UserError: The factors are not whole.
-    """
-    indices = []
-    for axis in range(3):
-        factor = mask.voxel_size[axis] / grid.voxel_size[axis]
-        if round(factor) < 1 or abs(factor - round(factor)) > 1e-3:
-            raise UserError(
-                f"{mask.location} has voxels of {mask.voxel_size} nm, which are no whole multiples of the affinities' "
-                f"{grid.voxel_size} nm. Resample the mask."
-            )
-        centres = np.arange(roi.begin[axis], roi.end[axis]) + 0.5
-        world = grid.offset[axis] + centres * grid.voxel_size[axis]
-        indices.append(np.floor((world - mask.offset[axis]) / mask.voxel_size[axis]).astype(np.int64))
-    inside = [(index >= 0) & (index < size) for index, size in zip(indices, mask.shape, strict=True)]
-    result = np.zeros(tuple(roi.shape), dtype=np.bool_)
-    if not all(axis.any() for axis in inside):
-        return result
-    wanted = [index[axis] for index, axis in zip(indices, inside, strict=True)]
-    begin = [int(index[0]) for index in wanted]
-    values = mask.read(begin, [int(index[-1]) + 1 - first for index, first in zip(wanted, begin, strict=True)])
-    result[np.ix_(*inside)] = values[np.ix_(*(index - first for index, first in zip(wanted, begin, strict=True)))] != 0
-    return result

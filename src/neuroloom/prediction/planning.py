@@ -19,7 +19,7 @@ from functools import lru_cache
 import torch
 
 from neuroloom.networks import unet
-from neuroloom.networks.memory import LiveBytes
+from neuroloom.networks.memory import LiveBytes, memory_there
 from neuroloom.networks.unet import UNet, UNetParameters
 from neuroloom.prediction.fused import Part, extents, run_fused
 from neuroloom.prediction.sweep import planes_at_once
@@ -29,12 +29,18 @@ from neuroloom.volume.array import Triple
 LARGEST = 544
 """Voxels of a block along y and x, and half of those along z, where a sweep needs no more memory for more."""
 
+GRAIN = 32
+"""Voxels, or a little more, of which blocks with neighbours are multiples: they are stored in chunks of that size."""
+
 OPERATIONS = 5e14
 """Of a block at most, since one that is stopped is done again: three hours at 50 GFLOP/s, 5 s at 100 TFLOP/s. Only
 networks larger than those that are shipped come to it."""
 
 MEMORY = 8e9
-"""Bytes for one tile on a processor, and where the machine is not known."""
+"""Bytes for one tile on a processor at most, and where the machine is not known."""
+
+LOADED = 0.55e9
+"""Bytes of a process that has loaded this program and PyTorch, and of what convolutions need beside their output."""
 
 
 def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: int = 1) -> Triple:
@@ -50,8 +56,12 @@ def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: in
         >>> default_block((250, 250, 500), [network])
         (252, 252, 500)
     """
+    factor = common_factor(networks)
+    grain = round_up((GRAIN, GRAIN, GRAIN), factor)
     for target in range(LARGEST, 0, -8):
-        block = balanced_block(shape, common_factor(networks), (2 * target, target, target))
+        largest = (2 * target, target, target)
+        steps = [f if size <= most else g for size, most, f, g in zip(shape, largest, factor, grain, strict=True)]
+        block = balanced_block(shape, steps, largest)
         if mirrors * sum(block_operations(networks, block)) <= OPERATIONS:
             break
     return block
@@ -63,20 +73,29 @@ def common_factor(networks: Sequence[UNetParameters]) -> Triple:
     return z, y, x
 
 
-def balanced_block(shape: Triple, factor: Triple, target: Triple) -> Triple:
+def balanced_block(shape: Triple, factor: Sequence[int], target: Triple) -> Triple:
     """A block that cuts every axis into equal parts of about `target` voxels, a multiple of the networks' factor.
 
     Args:
         shape: The volume's extent in voxels.
         factor: The networks' factor in voxels.
-        target: Largest extent of a block in voxels, but for rounding up.
+        target: Largest extent of a block in voxels; exceeded where it is below the factor or an axis ends within it.
 
     Example:
         >>> balanced_block((250, 250, 500), (4, 4, 4), (300, 160, 160))
         (252, 128, 128)
     """
-    parts = [math.ceil(size / most) for size, most in zip(shape, target, strict=True)]
-    return round_up([math.ceil(size / count) for size, count in zip(shape, parts, strict=True)], factor)
+    z, y, x = (_balanced(*along) for along in zip(shape, factor, target, strict=True))
+    return z, y, x
+
+
+def _balanced(size: int, factor: int, target: int) -> int:
+    parts = math.ceil(size / target)
+    while True:
+        extent = -(-math.ceil(size / parts) // factor) * factor
+        if parts == 1 or extent <= max(target, factor):
+            return extent
+        parts += 1
 
 
 def block_operations(networks: Sequence[UNetParameters], block: Triple, memory: float = MEMORY) -> list[int]:
@@ -116,6 +135,42 @@ def choose_tile(
         if tile[1:] == factor[1:] or tile_bytes(tuple(networks), tile, dtype) <= memory:
             break
     return tile
+
+
+def memory_for_tiles(device: torch.device, memory_gb: float | None = None) -> float:
+    """Bytes that one tile may take.
+
+    Not what is free now, which would make the bytes of a run that goes on depend on what else was running.
+
+    Args:
+        device: Where networks run.
+        memory_gb: As the project says; None for most of a GPU, and a third of a machine.
+    """
+    if memory_gb is not None:
+        return memory_gb * 1e9
+    there = memory_there(device)
+    return 0.8 * there if device.type == "cuda" else min(MEMORY, there / 3)
+
+
+def block_bytes(
+    networks: Sequence[UNetParameters], block: Triple, tile: Triple, channels: int, mirrors: int, dtype: torch.dtype
+) -> float:
+    """Bytes that a process takes while it predicts a block on a processor.
+
+    Args:
+        networks: In the order they run.
+        block: Its extent in voxels.
+        tile: From `choose_tile`.
+        channels: Affinities per voxel.
+        mirrors: How many predictions are averaged.
+        dtype: What networks compute in.
+    """
+    outer = round_up(block, common_factor(networks))
+    weights = 4 * sum(unet.parameter_count(network) for network in networks)
+    raw = math.prod(extents(networks, outer)[0])
+    result = channels * math.prod(block)
+    sums = 0 if mirrors == 1 else 3 * result + raw  # two bytes each, one prediction, and its mirrored raw
+    return LOADED + weights + raw + result + sums + tile_bytes(tuple(networks), tile, dtype)
 
 
 def tile_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype = torch.float32) -> int:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.networks.checkpoint import load_checkpoint
-from neuroloom.networks.memory import keep_freed_memory, memory_there
+from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import choose_device, choose_precision, number_format
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import context
 from neuroloom.prediction.fused import Part, extents, run_fused
-from neuroloom.prediction.planning import MEMORY, choose_tile, common_factor, tile_bytes
+from neuroloom.prediction.planning import choose_tile, common_factor, memory_for_tiles, tile_bytes
 from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
@@ -33,7 +33,8 @@ class Predictor:
     Args:
         checkpoint: The file; an AcrLSD checkpoint holds its descriptor network too.
         device: "auto", "cpu", "cuda", …
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        memory_gb: For one tile; None for what the machine has to give.
 
     Attributes:
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
@@ -45,7 +46,9 @@ class Predictor:
         UserError: The checkpoint is missing, damaged, or gives no affinities.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, checkpoint: Path, device: str = "auto", precision: str = "auto", memory_gb: float | None = None
+    ) -> None:
         keep_freed_memory()
         self.path = checkpoint
         self.loaded = load_checkpoint(checkpoint)
@@ -65,9 +68,7 @@ class Predictor:
         self._parts = [
             Part(part.metadata.setup, part.network.to(self._like), part.metadata.raw_range) for part in parts
         ]
-        # not what is free: a run that goes on later gives the same bytes
-        there = memory_there(self.device)
-        self._memory = 0.8 * there if self.device.type == "cuda" else min(MEMORY, there / 3)
+        self._memory = memory_for_tiles(self.device, memory_gb)
         self.factor: Triple = common_factor(self.geometries)
         contexts = [context(network) for network in self.geometries]
         z, y, x = (sum(along) // 2 for along in zip(*contexts, strict=True))
@@ -152,7 +153,7 @@ class Predictor:
         if tile[1:] == self.factor[1:]:
             raise UserError(
                 f"The memory of {self.device} does not suffice to predict {tile} voxels at once with {self.path}. End "
-                "other programs that use it, or take a smaller network."
+                "other programs that use it, make `prediction.block` less deep, or take a smaller network."
             )
         self._memory = tile_bytes(tuple(self.geometries), tile, self._like.dtype) / 2
         if self.device.type == "cuda":

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from funlib.geometry import Coordinate
+from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
-from neuroloom.files import hash_file
+from neuroloom.files import hash_file, read_json, write_json
+from neuroloom.networks.precision import choose_device
+from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory
 from neuroloom.prediction.mirrors import mirrored
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
+from neuroloom.volume.masks import blank_cells, read_mask
 
 
 class Predict(Stage):
@@ -23,30 +27,41 @@ class Predict(Stage):
 
     Attributes:
         raw: `(z, y, x)` uint8, or float32 in [0, 1].
+        tissue: Where it is 0, or not defined, nothing is predicted; may be coarser than raw by whole factors.
         checkpoint: The network; an AcrLSD checkpoint holds its descriptor network.
         checkpoint_sha256: The file's content; stands for the checkpoint in the fingerprint.
         mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
         device: Where the networks run; not fingerprinted, though it may change a grey value.
-        precision: "auto", "fp32" or "bf16"; likewise.
+        precision: "auto", "fp32", "bf16" or "fp16"; likewise.
+        memory_gb: For what networks see at once; None for what the machine has to give; likewise.
     """
 
     title: ClassVar[str] = "prediction"
-    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "checkpoint", "device", "precision"})
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
+        {"folder", "checkpoint", "device", "precision", "memory_gb"}
+    )
 
     raw: Source
+    tissue: Source | None = None
     checkpoint: Path
     checkpoint_sha256: str
     mirrors: int = 1
     device: str = "auto"
     precision: str = "auto"
+    memory_gb: float | None = None
 
     @property
     def output(self) -> Source:
         """The affinities, `(c, z, y, x)` uint8."""
         return Source(path=str(self.folder / "affinities.zarr"), dataset="affinities", fingerprint=self.fingerprint())
 
+    @property
+    def predicted(self) -> Source:
+        """`(z, y, x)` uint8: 1 where affinities were predicted, 0 where there is no tissue or raw is blank."""
+        return Source(path=str(self.folder / "affinities.zarr"), dataset="predicted", fingerprint=self.fingerprint())
+
     def prepare(self) -> None:
-        """Make the output array.
+        """Make the output arrays.
 
         Raises:
             UserError: The checkpoint has changed, or does not fit the raw's voxel size.
@@ -56,7 +71,7 @@ class Predict(Stage):
                 f"{self.checkpoint} is not the file it was when training ended: it is damaged or was replaced. "
                 "Train again, or put the right file back."
             )
-        predictor = _predictor(self.checkpoint, self.device, self.precision)
+        predictor = self._predictor()
         raw = self.raw.open()
         predictor.check_volume(raw)
         if any(b % f for b, f in zip(self.block_shape, predictor.factor, strict=True)):
@@ -64,44 +79,123 @@ class Predict(Stage):
                 f"Prediction blocks of {self.block_shape} voxels would leave seams; choose multiples of the network's "
                 f"factor {predictor.factor}."
             )
-        # the metadata is written last, so an array without it was interrupted while being made
-        if not (Path(self.output.path) / self.output.dataset / "zarr.json").exists():
+        if self.tissue is not None:
+            read_mask(self.tissue.open(), raw, Roi((0, 0, 0), (1, 1, 1)))
+        chunk = chunk_of(self.shape, self.block_shape)
+        for source, channels in ((self.predicted, ()), (self.output, (predictor.channels,))):
+            # the metadata is written last, so an array without it was interrupted while being made
+            if (Path(source.path) / source.dataset / "zarr.json").exists():
+                continue
             create_volume(
-                self.output.path,
-                self.output.dataset,
-                (predictor.channels, *self.shape),
+                source.path,
+                source.dataset,
+                (*channels, *self.shape),
                 np.uint8,
                 raw.voxel_size,
                 raw.offset,
-                chunks=chunk_of_block(self.block_shape),
+                chunks=chunk,
+                shards=shard_of(self.shape, self.block_shape, chunk),
                 overwrite=True,
                 attributes={
                     "neuroloom": {
                         "stage": "Predict",
                         "fingerprint": self.fingerprint(),
-                        "neighborhood": predictor.neighborhood,
-                        "scale": "0 ... 255 stand for affinities 0 ... 1",
+                        **(
+                            {"neighborhood": predictor.neighborhood, "scale": "0 ... 255 stand for affinities 0 ... 1"}
+                            if channels
+                            else {}
+                        ),
                     }
                 },
             )
 
     def process(self, block: Block) -> None:
         """Predict one block; where its context leaves the volume, raw is reflected."""
-        predictor = mirrored(_predictor(self.checkpoint, self.device, self.precision), self.mirrors)
-        shape = (int(block.write_roi.shape[0]), int(block.write_roi.shape[1]), int(block.write_roi.shape[2]))
-        begin = block.write_roi.begin - Coordinate(predictor.margin)
-        raw = self.raw.open().read_reflected(begin, predictor.input_shape(shape))
-        affinities = predictor(raw, shape, self.teller(block))
-        self.output.open().write(block.write_roi.begin, affinities)
+        begin, shape = (_triple(extent) for extent in (block.write_roi.begin, block.write_roi.shape))
+        stopwatch, raw = Stopwatch(), self.raw.open()
+        there = ~blank_cells(raw, begin, shape)
+        if self.tissue is not None:
+            there &= read_mask(self.tissue.open(), raw, block.write_roi)
+        stopwatch.lap("reading")
+        if there.any():
+            predictor = mirrored(self._predictor(), self.mirrors)
+            first = [b - m for b, m in zip(begin, predictor.margin, strict=True)]
+            values = raw.read_reflected(first, predictor.input_shape(shape))
+            stopwatch.lap("reading")
+            affinities = predictor(values, shape, self.teller(block))
+            stopwatch.lap("computing")
+            if not there.all():
+                affinities[:, ~there] = 0
+            self.output.open().write(begin, affinities)
+            self.predicted.open().write(begin, there.astype(np.uint8))
+            stopwatch.lap("writing")
+        write_json(
+            self.measurements / f"{block.number}.json",
+            {
+                "voxels": math.prod(shape),
+                "predicted": int(there.sum()),
+                "seconds": stopwatch.laps,
+                "memory": most_memory(choose_device(self.device)),
+            },
+        )
+
+    @property
+    def measurements(self) -> Path:
+        """The folder of what was measured of each block."""
+        return self.folder / "measured"
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured of all blocks that this machine, or another, has predicted so far."""
+        blocks = [read_json(file) for file in self.measurements.glob("*.json")]
+        return Measured(
+            voxels=sum(block["voxels"] for block in blocks),
+            predicted=sum(block["predicted"] for block in blocks),
+            seconds={name: sum(block["seconds"].get(name, 0.0) for block in blocks) for name in STEPS},
+            memory=max((block["memory"] for block in blocks), default=0),
+        )
+
+    def _predictor(self) -> Predictor:
+        return _predictor(self.checkpoint, self.device, self.precision, self.memory_gb)
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: Path, device: str, precision: str) -> Predictor:
+def _predictor(checkpoint: Path, device: str, precision: str, memory_gb: float | None) -> Predictor:
     """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
-    return Predictor(checkpoint, device, precision)
+    return Predictor(checkpoint, device, precision, memory_gb)
 
 
-def chunk_of_block(block: Triple, target: int = 64) -> Triple:
-    """The largest chunk of at most `target` voxels along each axis that divides a block, so that blocks own chunks."""
-    z, y, x = (next(c for c in range(min(target, b), 0, -1) if b % c == 0) for b in block)
+def _triple(extent: Coordinate) -> Triple:
+    z, y, x = (int(n) for n in extent)
+    return z, y, x
+
+
+def chunk_of(shape: Triple, block: Triple, most: int = 64) -> Triple:
+    """The largest chunk of at most `most` voxels along each axis that does not reach into two blocks.
+
+    Args:
+        shape: The volume's extent in voxels.
+        block: Extent of a block in voxels.
+    """
+    z, y, x = (
+        min(most, size) if size <= b else next(c for c in range(min(most, b), 0, -1) if b % c == 0)
+        for size, b in zip(shape, block, strict=True)
+    )
+    return z, y, x
+
+
+def shard_of(shape: Triple, block: Triple, chunk: Triple, most: int = 544) -> Triple:
+    """What is kept in one file: a block, or an equal part of it along axes where it is longer than `most` voxels.
+
+    Args:
+        shape: The volume's extent in voxels.
+        block: Extent of a block in voxels.
+        chunk: From `chunk_of`.
+    """
+    z, y, x = (
+        next(n for n in range(max(1, min(most, extent) // c), 0, -1) if (extent // c) % n == 0) * c
+        for extent, c in zip(
+            (-(-min(s, b) // c) * c for s, b, c in zip(shape, block, chunk, strict=True)), chunk, strict=True
+        )
+    )
     return z, y, x

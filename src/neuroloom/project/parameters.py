@@ -50,6 +50,11 @@ class RawVolume(Section):
     name: Name = Field(description="how results of this volume are called")
     path: str = Field(description="zarr container (v2 or v3): a path, from this file's folder, or a URL")
     raw: str = Field("volumes/raw", description="dataset of the image: uint8, or float32 in [0, 1]")
+    tissue: str | None = Field(
+        None,
+        description="dataset that is not 0 where there is tissue, on the image's grid or coarser by whole factors: "
+        "elsewhere nothing is predicted; blank parts of the image are left out anyway",
+    )
 
 
 class LabelledVolume(RawVolume):
@@ -324,7 +329,11 @@ class Resources(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the processor or GPU has it"
     )
-    memory_gb: PositiveFloat | None = Field(None, description="memory to use; default: what is free at the start")
+    memory_gb: PositiveFloat | None = Field(
+        None,
+        description="memory for what networks see at once in prediction; default: a third of the machine's and 8 at "
+        "most, or most of a GPU's",
+    )
 
 
 class Parameters(Section):

@@ -1,0 +1,262 @@
+"""What a prediction will take: by arithmetic and a convolution's rate, or as measured on a piece of the volume."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from neuroloom.chain import estimates
+from neuroloom.chain.artifacts import Chain
+from neuroloom.errors import UserError
+from neuroloom.files import write_text
+from neuroloom.networks.precision import Precision, choose_device, choose_precision, number_format
+from neuroloom.prediction import Predict, Predictor
+from neuroloom.prediction.measuring import Stopwatch, most_memory
+from neuroloom.prediction.mirrors import mirrored
+from neuroloom.prediction.planning import (
+    block_bytes,
+    block_operations,
+    choose_tile,
+    common_factor,
+    memory_for_tiles,
+)
+from neuroloom.prediction.tiles import round_up
+from neuroloom.project import RawVolume
+from neuroloom.volume import create_volume
+from neuroloom.volume.array import Triple
+
+SECONDS = 60.0
+"""That a calibration computes, about; with what comes before and after, two minutes at most."""
+
+
+class PredictionPlan(BaseModel):
+    """How a volume will be predicted on this machine.
+
+    Attributes:
+        volume: Its name.
+        device: Where networks run.
+        precision: What convolutions compute in.
+        block: Voxels that are predicted and written at once, z y x.
+        blocks: How many.
+        tile: Voxels that networks sweep through at once, z y x.
+        operations: Floating-point operations of the whole volume.
+        memory: Bytes that the process, or the GPU, needs.
+        voxels_per_second: Of the volume.
+        calibrated: Whether that was measured, or follows from the rate of a convolution.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    volume: str
+    device: str
+    precision: Precision
+    block: Triple
+    blocks: int
+    tile: Triple
+    operations: float
+    memory: float
+    voxels_per_second: float
+    calibrated: bool
+
+    def __str__(self) -> str:
+        block, tile = (" x ".join(map(str, extent)) for extent in (self.block, self.tile))
+        how = "as measured" if self.calibrated else "roughly; `neuroloom predict --calibrate` measures it"
+        return (
+            f"{self.blocks} block{'s' * (self.blocks != 1)} of {block} voxels, computed in tiles of {tile}, in "
+            f"{self.precision} on {self.device}: {self.memory / 1e9:.2g} GB of memory, "
+            f"{self.voxels_per_second / 1e6:.2g} Mvoxel/s ({how})"
+        )
+
+
+class Calibration(BaseModel):
+    """What predicting a piece of a volume took.
+
+    Attributes:
+        weights: Content of the checkpoint.
+        device: Where networks ran.
+        precision: What convolutions computed in.
+        crop: Voxels that were predicted, z y x.
+        tile: Voxels that networks swept through at once.
+        operations_per_second: Of the networks, all layers included.
+        voxels_per_second: Of a large volume, as it is cut on this machine.
+        memory: Bytes that the process, or its GPU, took at most for the crop.
+        memory_planned: What was expected for the crop.
+        seconds: Reading, computing and writing the crop.
+        bytes_per_voxel: Of affinities, on disk.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: str
+    device: str
+    precision: Precision
+    crop: Triple
+    tile: Triple
+    operations_per_second: float
+    voxels_per_second: float
+    memory: int
+    memory_planned: float
+    seconds: dict[str, float]
+    bytes_per_voxel: float
+
+    def __str__(self) -> str:
+        crop, tile = (" x ".join(map(str, extent)) for extent in (self.crop, self.tile))
+        took = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in self.seconds.items())
+        return (
+            f"{crop} voxels in tiles of {tile}, in {self.precision} on {self.device}: {took}; "
+            f"{self.operations_per_second / 1e9:.3g} GFLOP/s, {self.memory / 1e9:.2g} GB of memory "
+            f"({self.memory_planned / 1e9:.2g} were planned), {self.bytes_per_voxel:.2g} bytes per voxel on disk. "
+            f"The whole volume: {self.voxels_per_second / 1e6:.2g} Mvoxel/s."
+        )
+
+
+def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
+    """Say how a volume will be predicted.
+
+    Args:
+        chain: The project's.
+        volume: One of its volumes.
+
+    Raises:
+        UserError: Its network is not trained.
+    """
+    stage = _stage(chain, volume)
+    networks = chain.networks
+    device, precision = _where(chain)
+    memory = memory_for_tiles(device, stage.memory_gb)
+    tile, needed = _tile_and_memory(chain, stage, stage.block_shape, memory)
+    blocks = [s / b for s, b in zip(stage.shape, stage.block_shape, strict=True)]  # the last ones are cut
+    counts = block_operations(networks, stage.block_shape, memory)
+    operations = stage.mirrors * sum(counts) * math.prod(blocks)
+    known = read_calibration(chain)
+    if known is not None:
+        seconds = operations / known.operations_per_second
+    else:
+        once = [estimates.forward(chain.parameters, n, c) for n, c in zip(networks, counts, strict=True)]
+        seconds = stage.mirrors * sum(once) * math.prod(blocks)
+    return PredictionPlan(
+        volume=volume.name,
+        device=device_name(device),
+        precision=precision,
+        block=stage.block_shape,
+        blocks=stage.block_count,
+        tile=tile,
+        operations=operations,
+        memory=needed,
+        voxels_per_second=math.prod(stage.shape) / seconds,
+        calibrated=known is not None,
+    )
+
+
+def calibrate(chain: Chain, volume: RawVolume) -> Calibration:
+    """Predict a piece from the middle of a volume, and keep what it took: plans and estimates use it.
+
+    Args:
+        chain: The project's.
+        volume: One of its volumes.
+
+    Raises:
+        UserError: Its network is not trained, or does not fit the volume.
+    """
+    plan, stage = plan_prediction(chain, volume), _stage(chain, volume)
+    raw = stage.raw.open()
+    device, precision = _where(chain)
+    memory = memory_for_tiles(device, stage.memory_gb)
+    rate = plan.operations * plan.voxels_per_second / math.prod(stage.shape)
+    crop = _crop(chain, stage, rate, memory)
+    z, y, x = (min(size, extent) for size, extent in zip(stage.shape, crop, strict=True))
+    shape = z, y, x
+    predictor = mirrored(Predictor(stage.checkpoint, stage.device, stage.precision, stage.memory_gb), stage.mirrors)
+    begin = [(size - n) // 2 - m for size, n, m in zip(stage.shape, shape, predictor.margin, strict=True)]
+    tile, planned = _tile_and_memory(chain, stage, crop, memory)
+    stopwatch = Stopwatch()
+    values = raw.read_reflected(begin, predictor.input_shape(shape))
+    stopwatch.lap("reading")
+    affinities = predictor(values, shape)
+    stopwatch.lap("computing")
+    with tempfile.TemporaryDirectory(prefix="calibration-", dir=chain.project.folder) as folder:
+        output = create_volume(Path(folder) / "v.zarr", "a", affinities.shape, affinities.dtype, raw.voxel_size)
+        output.write((0, 0, 0), affinities)
+        stopwatch.lap("writing")
+        stored = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    operations = stage.mirrors * sum(block_operations(chain.networks, crop, memory))
+    rate = operations / sum(stopwatch.laps.values())
+    found = Calibration(
+        weights=stage.checkpoint_sha256,
+        device=device_name(device),
+        precision=precision,
+        crop=shape,
+        tile=tile,
+        operations_per_second=rate,
+        voxels_per_second=rate / plan.operations * math.prod(stage.shape),
+        memory=most_memory(device),
+        memory_planned=planned,
+        seconds=stopwatch.laps,
+        bytes_per_voxel=stored / math.prod(shape),
+    )
+    write_text(calibration_file(chain), found.model_dump_json(indent=1))
+    return found
+
+
+def read_calibration(chain: Chain) -> Calibration | None:
+    """What was measured with these weights on such a device, or None."""
+    try:
+        known = Calibration.model_validate_json(calibration_file(chain).read_text())
+    except (OSError, ValidationError):
+        return None
+    weights = chain.weights()
+    device, precision = _where(chain)
+    same = weights is not None and (known.weights, known.device, known.precision) == (
+        weights[1],
+        device_name(device),
+        precision,
+    )
+    return known if same else None
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is: as much as decides on how fast it is."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{torch.get_num_threads()} cores"
+
+
+def calibration_file(chain: Chain) -> Path:
+    """Where the last calibration is kept."""
+    return chain.project.folder / "calibration.json"
+
+
+def _stage(chain: Chain, volume: RawVolume) -> Predict:
+    stage = chain.predict(volume)
+    if stage is None:
+        raise UserError("Prediction needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything.")
+    return stage
+
+
+def _where(chain: Chain) -> tuple[torch.device, Precision]:
+    device = choose_device(chain.parameters.resources.device)
+    return device, choose_precision(device, chain.parameters.resources.precision)
+
+
+def _tile_and_memory(chain: Chain, stage: Predict, block: Triple, memory: float) -> tuple[Triple, float]:
+    networks, dtype = chain.networks, number_format(_where(chain)[1])
+    tile = choose_tile(networks, round_up(block, common_factor(networks)), memory, dtype)
+    channels = dict(networks[-1].heads)["affinities"]
+    return tile, block_bytes(networks, block, tile, channels, stage.mirrors, dtype)
+
+
+def _crop(chain: Chain, stage: Predict, rate: float, memory: float) -> Triple:
+    """As much of a block as takes a minute: less deep, since a sweep is as fast then, and narrow if it must be."""
+    networks = chain.networks
+    crop, factor = stage.block_shape, common_factor(networks)
+    while True:
+        seconds = stage.mirrors * sum(block_operations(networks, crop, memory)) / rate
+        if seconds <= SECONDS or crop == factor:
+            return crop
+        z, y, x = crop
+        smaller = (max(factor[0], z // 2), y, x) if z > 2 * factor[0] else (z, y // 2, x // 2)
+        crop = round_up(smaller, factor)

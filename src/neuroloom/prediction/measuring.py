@@ -1,0 +1,62 @@
+"""What prediction takes: seconds of reading, computing and writing, and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+STEPS = ("reading", "computing", "writing")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of blocks.
+
+    Attributes:
+        voxels: How many the blocks have.
+        predicted: How many of them: the rest is no tissue, or blank.
+        seconds: By step, in all blocks together.
+        memory: Bytes of the process that took most, or of its GPU.
+    """
+
+    voxels: int
+    predicted: int
+    seconds: dict[str, float]
+    memory: int
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {self.seconds[name]:.3g} s" for name in STEPS)
+        rate = self.voxels / max(sum(self.seconds.values()), 1e-9) / 1e6
+        left_out = 1 - self.predicted / max(self.voxels, 1)
+        blank = f"; {left_out:.0%} is blank or no tissue and was left out" if left_out >= 0.005 else ""
+        return f"{rate:.2g} Mvoxel/s ({parts}), {self.memory / 1e9:.2g} GB of memory{blank}"
+
+
+@dataclass
+class Stopwatch:
+    """Seconds from one lap to the next.
+
+    Attributes:
+        laps: By name.
+    """
+
+    laps: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        """Keep the time since the last lap."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self.last
+        self.last = now
+
+
+def most_memory(device: torch.device) -> int:
+    """Bytes that this process has taken at most so far; on a GPU, those of its tensors there."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
