@@ -145,6 +145,33 @@ def test_blank_parts_and_what_is_no_tissue_are_left_out(
         stage.process(stage.block_at((1, 0, 0)))
 
 
+def test_missing_chunks_are_named_and_zero_or_refused(checkpoint: Path, tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (32, 32, 48), dtype=np.uint8)
+    volume = create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8), chunks=(16, 16, 16))
+    volume.write((0, 0, 0), raw)
+    (tmp_path / "v.zarr/raw/c/0/1/1").unlink()
+    stage = Predict(
+        folder=tmp_path / "out",
+        shape=(32, 32, 48),
+        block_shape=(32, 32, 48),
+        raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
+        checkpoint=checkpoint,
+        checkpoint_sha256=hash_file(checkpoint),
+        zarr_format=2,
+        device="cpu",
+        precision="fp32",
+    )
+    run_stage(stage)
+    assert stage.measured.missing == [(0, 16, 16)]
+    assert "chunks of raw without a file were taken for zeros: (0, 16, 16)" in str(stage.measured)
+    assert not stage.predicted.open().read()[:16, 16:, 16:32].any()
+    assert (tmp_path / "out/affinities.zarr/affinities/.zarray").exists()  # as asked for
+    strict = stage.model_copy(update={"folder": tmp_path / "strict", "missing_chunks": "abort"})
+    assert strict.fingerprint() == stage.fingerprint()
+    with pytest.raises(UserError, match=r"chunks without a file begin at \(0, 16, 16\).*Copy them again"):
+        run_stage(strict)
+
+
 def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gives no affinities"):
         Predictor(tmp_path / "lsd.ckpt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numcodecs
@@ -26,8 +27,10 @@ from neuroloom.viewing.layers import (
     groups,
     layer_kind,
     translation,
+    zarr_format,
 )
 from neuroloom.volume import Volume, create_volume, open_volume
+from other_formats import DIRECT, Writer, write_n5
 
 
 def make(folder: Path, name: str, shape: tuple[int, ...] = (4, 5, 6), dtype: str = "uint8") -> Volume:
@@ -150,3 +153,39 @@ def test_a_lookup_table_that_is_too_long_is_refused(tmp_path: Path, monkeypatch:
         check_layers([Layer("segments", "labels", volume, lookup=np.ones((2, 4), np.uint64))])
     with pytest.raises(UserError, match="belongs to labels"):
         check_layers([Layer("raw", "image", make(tmp_path, "raw"), lookup=np.ones((2, 1), np.uint64))])
+
+
+@pytest.mark.parametrize("write", DIRECT)
+@pytest.mark.parametrize("channels", [(), (2,)])
+@pytest.mark.parametrize("chunks", [(4, 5, 6), (64, 64, 64)])
+def test_other_formats_are_handed_over_as_zarr(
+    tmp_path: Path, write: Writer, channels: tuple[int, ...], chunks: tuple[int, int, int]
+) -> None:
+    data = np.random.default_rng(0).integers(1, 255, (*channels, 9, 70, 80), dtype=np.uint16)
+    volume = open_volume(*write(tmp_path, data, chunks))
+    check_layers([Layer("raw", layer_kind("raw", volume), volume)])
+    files = array_files(volume)
+    assert callable(files)
+    metadata = files(".zarray")
+    assert metadata is not None
+    grid = json.loads(metadata)["chunks"]
+    for index in np.ndindex(*(-(-s // c) for s, c in zip(data.shape, grid, strict=True))):
+        content = files(".".join(map(str, index)))
+        assert content is not None
+        folder = tmp_path / "as.zarr"
+        folder.mkdir(exist_ok=True)
+        (folder / ".".join(map(str, index))).write_bytes(content)
+    (folder / ".zarray").write_bytes(metadata)
+    np.testing.assert_array_equal(zarr.open_array(str(folder), mode="r", zarr_format=2)[:], data)
+    assert zarr_format(volume) == 2
+    assert axis_names(volume) == [f"d{axis}" for axis in range(data.ndim)]
+    for name in ("zarr.json", ".zattrs", "0.0", ".".join("9" * data.ndim), "c/0/0/0"):
+        assert files(name) is None
+
+
+def test_a_chunk_that_cannot_be_read_is_an_error_of_the_server(tmp_path: Path) -> None:
+    path, dataset = write_n5(tmp_path, np.ones((8, 8, 8), np.uint8), (8, 8, 8))
+    files = array_files(open_volume(path, dataset))
+    (Path(path) / dataset / "0/0/0").write_bytes(b"?")
+    with pytest.raises(OSError, match="truncated"):
+        files("0.0.0")  # type: ignore[operator]

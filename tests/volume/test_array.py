@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,58 @@ def test_reflection_bounces(begin: int, extent: int, size: int) -> None:
 
     expected = [0 if size == 1 else bounce(v) for v in range(begin, begin + extent)]
     assert reflect_indices(begin, extent, size).tolist() == expected
+
+
+def test_zarr_v2_is_written_on_request(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 255, (3, 5, 70, 90), dtype=np.uint8)
+    made = [
+        create_volume(
+            tmp_path / f"{form}.zarr",
+            "x/y",
+            data.shape,
+            np.uint8,
+            SIZE,
+            OFFSET,
+            chunks=(4, 32, 32),
+            attributes={"who": "me"},
+            zarr_format=form,
+        )
+        for form in (2, 3)
+    ]
+    made[0].write((0, 0, 0), data)
+    array = zarr.open_array(str(tmp_path / "2.zarr"), path="x/y", mode="r", zarr_format=2)
+    np.testing.assert_array_equal(array[:], data)
+    assert dict(array.attrs) == dict(made[1].array.attrs)
+    assert array.attrs["resolution"] == list(SIZE)
+    assert (array.chunks, array.dtype, array.fill_value) == ((3, 4, 32, 32), np.uint8, 0)
+    metadata = json.loads((tmp_path / "2.zarr/x/y/.zarray").read_text())
+    assert (metadata["dimension_separator"], metadata["compressor"]["id"]) == ("/", "zstd")
+    assert (tmp_path / "2.zarr/x/y/0/1/2/2").is_file()
+    volume = open_volume(tmp_path / "2.zarr", "x/y")
+    assert (volume.voxel_size, volume.offset, volume.channels) == (SIZE, OFFSET, 3)
+    np.testing.assert_array_equal(volume.read(), data)
+    with pytest.raises(ValueError, match="no shards"):
+        create_volume(tmp_path / "s.zarr", "x", (8, 8, 8), np.uint8, SIZE, shards=(8, 8, 8), zarr_format=2)
+    for there, wanted in ((2, 3), (3, 2)):
+        with pytest.raises(UserError, match=f"{there}.zarr is zarr v{there}; no v{wanted} array"):
+            create_volume(tmp_path / f"{there}.zarr", "z", (8, 8, 8), np.uint8, SIZE, zarr_format=wanted)  # type: ignore[arg-type]
+
+
+def _write_shard(path: Path, z: int, data: np.ndarray) -> None:
+    open_volume(path, "affinities").write((z, 0, 0), data)
+
+
+def test_processes_write_whole_shards_and_parts_are_read(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 255, (3, 40, 24, 24), dtype=np.uint8)
+    path = tmp_path / "a.zarr"
+    create_volume(path, "affinities", data.shape, np.uint8, SIZE, chunks=(8, 8, 8), shards=(16, 24, 24))
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.starmap(_write_shard, [(path, z, data[:, z : z + 16]) for z in (0, 16, 32)])
+    volume = open_volume(path, "affinities")
+    np.testing.assert_array_equal(volume.read(), data)
+    np.testing.assert_array_equal(volume.read((13, 3, 5), (9, 17, 4)), data[:, 13:22, 3:20, 5:9])
+    assert volume.missing_chunks() == []
+    assert len([p for p in (path / "affinities" / "c").rglob("*") if p.is_file()]) == 3
 
 
 def write_zarr(path: Path, compressor: str, form: int) -> Path:

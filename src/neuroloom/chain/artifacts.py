@@ -336,6 +336,8 @@ class Chain:
             tissue=None if volume.tissue is None else self._source(volume, volume.tissue),
             checkpoint=checkpoint,
             checkpoint_sha256=sha256,
+            missing_chunks=settings.missing_chunks,
+            zarr_format=settings.zarr_format,
             mirrors=settings.mirrors,
             device=self.parameters.resources.device,
             precision=self.parameters.resources.precision,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def propose(
     predict: Sequence[str | Path],
     folder: str | Path,
     model: str | None = None,
+    datasets: Mapping[str, str] = DATASETS,
 ) -> dict[str, Any]:
     """The parts of a project file that the data decide.
 
@@ -50,6 +51,7 @@ def propose(
         folder: The project's folder; paths are written as seen from there.
         model: Weights to predict with, or, with volumes to train on, to start training from: a model's name or a
             checkpoint.
+        datasets: Names of "raw", "labels" and "mask" in each container.
 
     Returns:
         Values as they nest in the project file; under "_why", sentences on how they were found.
@@ -60,9 +62,9 @@ def propose(
     """
     validated = {os.path.realpath(path) for path in validate}
     twice = [path for path in predict if os.path.realpath(path) in validated]
-    values = describe_volumes(train, validate, [path for path in predict if path not in twice], folder)
+    values = describe_volumes(train, validate, [path for path in predict if path not in twice], folder, datasets)
     values["_why"] += [f"{path} is not among those to predict: what validates is segmented anyway" for path in twice]
-    shapes = [open_volume(path, DATASETS["labels"]).shape for path in train]
+    shapes = [open_volume(path, datasets["labels"]).shape for path in train]
     if model is not None:
         return _with_model(values, model, folder, shapes)
     pooling = downsampling(values["voxel_size"])

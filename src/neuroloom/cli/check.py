@@ -22,7 +22,9 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 
 
 def check_command(
-    volumes: Annotated[list[str] | None, typer.Argument(help="zarr volumes (folders or URLs) to look at")] = None,
+    volumes: Annotated[
+        list[str] | None, typer.Argument(help="volumes (folders, HDF5 files or URLs) to look at")
+    ] = None,
     train: Annotated[
         list[str] | None, typer.Option(metavar="VOLUME", help="volume to train on; may be given again")
     ] = None,

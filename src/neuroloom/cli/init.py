@@ -13,13 +13,14 @@ from neuroloom.errors import UserError
 from neuroloom.files import make_folder, write_text
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
+from neuroloom.volume.array import DATASETS
 
 
 def init_command(
     folder: Annotated[Path, typer.Argument(help="The new project's folder.")],
     train: Annotated[
         list[str] | None,
-        typer.Option("--from", help="Hand-segmented volumes to train on (folders, URLs); may be repeated."),
+        typer.Option("--from", help="Hand-segmented volumes to train on (folders, HDF5 files, URLs); may be repeated."),
     ] = None,
     validate: Annotated[list[str] | None, typer.Option(help="Hand-segmented volumes to validate on.")] = None,
     predict: Annotated[list[str] | None, typer.Option(help="Volumes to segment.")] = None,
@@ -30,6 +31,9 @@ def init_command(
             "training from them."
         ),
     ] = None,
+    raw: Annotated[str, typer.Option(metavar="DATASET", help="name of the image in the volumes")] = DATASETS["raw"],
+    labels: Annotated[str, typer.Option(metavar="DATASET", help="name of the labels")] = DATASETS["labels"],
+    mask: Annotated[str, typer.Option(metavar="DATASET", help="name of the mask")] = DATASETS["mask"],
 ) -> None:
     """Write a commented neuroloom.toml; with --from, filled in from the data."""
     file = folder / FILE_NAME
@@ -37,7 +41,8 @@ def init_command(
         raise UserError(f"{file} exists already. Edit it, or choose another folder.")
     values: dict[str, Any] = {}
     if train or validate or predict:
-        values = propose(train or [], validate or [], predict or [], folder, model)
+        datasets = {"raw": raw, "labels": labels, "mask": mask}
+        values = propose(train or [], validate or [], predict or [], folder, model, datasets)
     elif model is not None:
         raise UserError("--model needs volumes: --predict to segment, or --from to train on.")
     make_folder(folder)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+
+from neuroloom.volume.array import Triple
 
 STEPS = ("reading", "computing", "writing")
 
@@ -19,12 +22,14 @@ class Measured:
     Attributes:
         voxels: How many the blocks have.
         predicted: How many of them: the rest is no tissue, or blank.
+        missing: First voxels of the chunks of raw that have no file and were taken for zeros, z y x.
         seconds: By step, in all blocks together.
         memory: Bytes of the process that took most, or of its GPU.
     """
 
     voxels: int
     predicted: int
+    missing: list[Triple]
     seconds: dict[str, float]
     memory: int
 
@@ -33,7 +38,14 @@ class Measured:
         rate = self.voxels / max(sum(self.seconds.values()), 1e-9) / 1e6
         left_out = 1 - self.predicted / max(self.voxels, 1)
         blank = f"; {left_out:.0%} is blank or no tissue and was left out" if left_out >= 0.005 else ""
-        return f"{rate:.2g} Mvoxel/s ({parts}), {self.memory / 1e9:.2g} GB of memory{blank}"
+        lost = f"; chunks of raw without a file were taken for zeros: {named(self.missing)}" if self.missing else ""
+        return f"{rate:.2g} Mvoxel/s ({parts}), {self.memory / 1e9:.2g} GB of memory{blank}{lost}"
+
+
+def named(chunks: Sequence[Triple], most: int = 5) -> str:
+    """The first few of some places, in words."""
+    more = f" and {len(chunks) - most} more" if len(chunks) > most else ""
+    return ", ".join(str(tuple(begin)) for begin in chunks[:most]) + more
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from funlib.geometry import Coordinate, Roi
@@ -14,7 +14,7 @@ from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file, read_json, write_json
 from neuroloom.networks.precision import choose_device
-from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory
+from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named
 from neuroloom.prediction.mirrors import mirrored
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.volume import create_volume
@@ -30,6 +30,8 @@ class Predict(Stage):
         tissue: Where it is 0, or not defined, nothing is predicted; may be coarser than raw by whole factors.
         checkpoint: The network; an AcrLSD checkpoint holds its descriptor network.
         checkpoint_sha256: The file's content; stands for the checkpoint in the fingerprint.
+        missing_chunks: "zero" or "abort": what chunks of raw that have no file are; not fingerprinted.
+        zarr_format: Of the output; 2 has no shards.
         mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
         device: Where the networks run; not fingerprinted, though it may change a grey value.
         precision: "auto", "fp32", "bf16" or "fp16"; likewise.
@@ -38,13 +40,15 @@ class Predict(Stage):
 
     title: ClassVar[str] = "prediction"
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
-        {"folder", "checkpoint", "device", "precision", "memory_gb"}
+        {"folder", "checkpoint", "missing_chunks", "device", "precision", "memory_gb"}
     )
 
     raw: Source
     tissue: Source | None = None
     checkpoint: Path
     checkpoint_sha256: str
+    missing_chunks: Literal["zero", "abort"] = "zero"
+    zarr_format: Literal[2, 3] = 3
     mirrors: int = 1
     device: str = "auto"
     precision: str = "auto"
@@ -84,7 +88,7 @@ class Predict(Stage):
         chunk = chunk_of(self.shape, self.block_shape)
         for source, channels in ((self.predicted, ()), (self.output, (predictor.channels,))):
             # the metadata is written last, so an array without it was interrupted while being made
-            if (Path(source.path) / source.dataset / "zarr.json").exists():
+            if (Path(source.path) / source.dataset / ("zarr.json" if self.zarr_format == 3 else ".zarray")).exists():
                 continue
             create_volume(
                 source.path,
@@ -94,7 +98,8 @@ class Predict(Stage):
                 raw.voxel_size,
                 raw.offset,
                 chunks=chunk,
-                shards=shard_of(self.shape, self.block_shape, chunk),
+                shards=shard_of(self.shape, self.block_shape, chunk) if self.zarr_format == 3 else None,
+                zarr_format=self.zarr_format,
                 overwrite=True,
                 attributes={
                     "neuroloom": {
@@ -113,6 +118,12 @@ class Predict(Stage):
         """Predict one block; where its context leaves the volume, raw is reflected."""
         begin, shape = (_triple(extent) for extent in (block.write_roi.begin, block.write_roi.shape))
         stopwatch, raw = Stopwatch(), self.raw.open()
+        missing = raw.missing_chunks(begin, shape)
+        if missing and self.missing_chunks == "abort":
+            raise UserError(
+                f"{raw.location}: chunks without a file begin at {named(missing)} (voxels, z y x). Copy them again, or "
+                'set `prediction.missing_chunks` to "zero".'
+            )
         there = ~blank_cells(raw, begin, shape)
         if self.tissue is not None:
             there &= read_mask(self.tissue.open(), raw, block.write_roi)
@@ -134,6 +145,7 @@ class Predict(Stage):
             {
                 "voxels": math.prod(shape),
                 "predicted": int(there.sum()),
+                "missing": missing,
                 "seconds": stopwatch.laps,
                 "memory": most_memory(choose_device(self.device)),
             },
@@ -151,6 +163,7 @@ class Predict(Stage):
         return Measured(
             voxels=sum(block["voxels"] for block in blocks),
             predicted=sum(block["predicted"] for block in blocks),
+            missing=sorted({tuple(begin) for block in blocks for begin in block["missing"]}),
             seconds={name: sum(block["seconds"].get(name, 0.0) for block in blocks) for name in STEPS},
             memory=max((block["memory"] for block in blocks), default=0),
         )

@@ -48,8 +48,13 @@ class RawVolume(Section):
     """A volume to segment."""
 
     name: Name = Field(description="how results of this volume are called")
-    path: str = Field(description="zarr container (v2 or v3): a path, from this file's folder, or a URL")
-    raw: str = Field("volumes/raw", description="dataset of the image: uint8, or float32 in [0, 1]")
+    path: str = Field(
+        description="zarr, N5, HDF5 or precomputed: a path, from this file's folder, or a URL (but for HDF5)"
+    )
+    raw: str = Field(
+        "volumes/raw",
+        description='dataset of the image: uint8, or float32 in [0, 1]; of precomputed, a scale, "." for the finest',
+    )
     tissue: str | None = Field(
         None,
         description="dataset that is not 0 where there is tissue, on the image's grid or coarser by whole factors: "
@@ -246,6 +251,14 @@ class Prediction(Section):
         "is not at it for long",
     )
 
+    missing_chunks: Literal["zero", "abort"] = Field(
+        "zero",
+        description='what chunks of the image that have no file are: "zero", as programs leave out chunks of zeros '
+        '(they are told all the same), or lost: "abort"',
+    )
+    zarr_format: Literal[2, 3] = Field(
+        3, description="of affinities: 3, a block in a file; 2 for programs that do not read it, a chunk in a file"
+    )
     mirrors: Literal[1, 2, 4, 8] = Field(
         1,
         description="predictions that are averaged: of the volume and of mirror images of it; more find borders "

@@ -19,8 +19,10 @@ import zarr
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
+from neuroloom.viewing.as_zarr import zarr_file
 from neuroloom.viewing.server import ArrayFiles
 from neuroloom.volume.array import Nanometres, Volume
+from neuroloom.volume.formats.file_array import DirectArray
 from neuroloom.volume.remote import remote_file
 
 Kind = Literal["image", "affinities", "labels"]
@@ -129,27 +131,32 @@ def _check(layer: Layer) -> None:
 
 
 def array_files(volume: Volume) -> ArrayFiles:
-    """Where the array's metadata and chunks are read: its folder, or, behind a URL, a function of a file's name.
+    """Where the array's metadata and chunks are read: its folder, or a function of a file's name.
 
     Raises:
-        UserError: The array lies in neither.
+        UserError: The array is zarr that lies neither in a folder nor behind a URL.
     """
-    store = volume.array.store_path.store
+    array = volume.array
+    if isinstance(array, DirectArray):
+        return partial(zarr_file, volume)
+    store = array.store_path.store
     if isinstance(store, zarr.storage.LocalStore):
-        return (Path(store.root) / volume.array.path).resolve()
+        return (Path(store.root) / array.path).resolve()
     if isinstance(store, zarr.storage.ObjectStore):
         # the browser asks for the chunks of a shard one after the other, in ranges
-        return lru_cache(_REMOTE_FILES)(partial(remote_file, volume.array))
+        return lru_cache(_REMOTE_FILES)(partial(remote_file, array))
     raise UserError(f"{volume.location} lies neither in a folder nor behind a URL; the viewer cannot read it.")
 
 
 def zarr_format(volume: Volume) -> int:
-    """2 or 3."""
-    return int(volume.array.metadata.zarr_format)
+    """2 or 3; other formats are shown as 2."""
+    return 2 if isinstance(volume.array, DirectArray) else int(volume.array.metadata.zarr_format)
 
 
 def codecs(volume: Volume) -> set[str]:
-    """Names of all codecs that a chunk of the array passes through."""
+    """Names of all codecs that a chunk of the array passes through on its way to the browser."""
+    if isinstance(volume.array, DirectArray):
+        return set()
     metadata = volume.array.metadata
     if zarr_format(volume) == 2:
         return {codec.codec_id for codec in (*(metadata.filters or ()), metadata.compressor) if codec is not None}
@@ -166,7 +173,7 @@ def codecs(volume: Volume) -> set[str]:
 
 def axis_names(volume: Volume) -> list[str]:
     """What the viewer calls the array's axes: their own names if they have some, else its substitutes."""
-    if zarr_format(volume) == 2:
+    if isinstance(volume.array, DirectArray) or zarr_format(volume) == 2:
         names, prefix = volume.array.attrs.get("_ARRAY_DIMENSIONS"), "d"
     else:
         names, prefix = volume.array.metadata.dimension_names, "dim_"

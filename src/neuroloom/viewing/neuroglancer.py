@@ -1,7 +1,7 @@
 """Opens volumes in neuroglancer: its page and the arrays come from this machine, nothing from elsewhere.
 
 browser  --http://127.0.0.1:PORT/v/<token>/-->        neuroglancer's page and state
-         --http://127.0.0.1:PORT + 1/<token>/0/-->    chunks of the zarr arrays, read where they lie (behind URLs, too)
+         --http://127.0.0.1:PORT + 1/<token>/0/-->    chunks as zarr, read where they lie (URLs, too)
 """
 
 from __future__ import annotations

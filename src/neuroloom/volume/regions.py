@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neuroloom.volume.array import Triple, Volume
+from neuroloom.volume.formats.file_array import DirectArray
 
 WHOLE = 1 << 28  # voxels; larger volumes are sampled
 SAMPLE = 192  # voxels
@@ -64,17 +65,20 @@ def stored_box(volume: Volume) -> Box:
     Chunks that hold only zeros have no file, so a small labelled block in a large volume is found without reading it.
 
     Args:
-        volume: A volume in a local folder; the whole is returned for any other.
+        volume: A zarr volume in a local folder; the whole is returned for any other.
     """
-    root = getattr(volume.array.store_path.store, "root", None)
-    folder = Path(root) / volume.array.path if root is not None else None
-    if folder is None or not folder.is_dir() or math.prod(volume.shape) <= WHOLE:
+    array = volume.array
+    if isinstance(array, DirectArray) or math.prod(volume.shape) <= WHOLE:
         return (0, 0, 0), volume.shape
-    grid = (volume.array.shards or volume.array.chunks)[-3:]
+    root = getattr(array.store_path.store, "root", None)
+    folder = Path(root) / array.path if root is not None else None
+    if folder is None or not folder.is_dir():
+        return (0, 0, 0), volume.shape
+    grid = (array.shards or array.chunks)[-3:]
     low, high = list(volume.shape), [0, 0, 0]
     for file in folder.rglob("*"):
         numbers = re.findall(r"\d+", file.relative_to(folder).as_posix())
-        if len(numbers) != volume.array.ndim or not file.is_file():
+        if len(numbers) != array.ndim or not file.is_file():
             continue
         for axis, (number, size) in enumerate(zip(numbers[-3:], grid, strict=True)):
             low[axis] = min(low[axis], int(number) * size)

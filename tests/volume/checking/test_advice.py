@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from tests.volume.tissue import NAMES, tissue, write
@@ -71,6 +72,19 @@ def test_volumes_without_labels_are_refused(tmp_path: Path) -> None:
         advise([write(tmp_path / "a.zarr", raw)])
     with pytest.raises(UserError, match="no labelled voxel inside its mask"):
         advise([write(tmp_path / "b.zarr", raw, labels, np.zeros(raw.shape, np.uint8))])
+
+
+def test_datasets_of_other_names_go_into_the_project_file(tmp_path: Path) -> None:
+    raw, labels = tissue()
+    for name, size in (("a", 8.0), ("b", 8.0)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for dataset, data in (("em", raw), ("truth", labels), ("where", np.ones(raw.shape, np.uint8))):
+                file.create_dataset(dataset, data=data).attrs["resolution"] = [size] * 3
+    names = {"raw": "em", "labels": "truth", "mask": "where"}
+    values = describe_volumes([tmp_path / "a.h5"], [], [tmp_path / "b.h5"], tmp_path, names)
+    train, predict = values["volumes"]["train"][0], values["volumes"]["predict"][0]
+    assert train == {"name": "a", "path": "a.h5", "weight": 1.0, **names}
+    assert predict == {"name": "b", "path": "b.h5", "raw": "em"}
 
 
 def test_a_project_file_is_filled_in(tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import tensorstore
 from tests.volume.tissue import NAMES, tissue, write
 
+from http_folder import served
 from neuroloom.volume import open_volume, regions
 from neuroloom.volume.checking import check_volumes
 from neuroloom.volume.checking.findings import Finding, exit_code
+from other_formats import edit_json
 
 RAW, LABELS = tissue()
 
@@ -261,7 +265,30 @@ def test_a_truncated_chunk_is_an_error_and_the_rest_is_looked_at(tmp_path: Path,
 def test_missing_chunks_are_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", tissue((48, 130, 64))[0])
     shutil.rmtree(path / NAMES["raw"] / "c" / "0" / "1")
-    assert "1 of 3 chunks" in findings_of(check_volumes([path]), "chunks", "warning")[0].what
+    with served(tmp_path) as url:
+        for place in (path, f"{url}/a.zarr"):
+            found = one(check_volumes([place]), "chunks", "warning")
+            assert found.what.startswith("1 of 3 chunks")
+            assert found.what.endswith("(z,y,x) 0,64,0")
+            assert found.numbers == {"chunks": [[0, 64, 0]]}
+
+
+@pytest.mark.parametrize("form", ["h5", "n5"])
+def test_other_formats_are_checked_where_they_lie(tmp_path: Path, form: str) -> None:
+    labels_of = {"raw": RAW, "labels": LABELS}
+    path = tmp_path / f"a.{form}"
+    for name, data in labels_of.items():
+        if form == "h5":
+            with h5py.File(path, "a") as file:
+                file.create_dataset(name, data=data).attrs.update(resolution=(0.008,) * 3, units="um")
+        else:
+            spec = {"driver": "n5", "kvstore": {"driver": "file", "path": str(path / name)}}
+            metadata = {"dataType": data.dtype.name, "dimensions": data.shape[::-1], "compression": {"type": "raw"}}
+            tensorstore.open(spec | {"metadata": metadata}, create=True).result()[...] = data.T
+            edit_json(path / name / "attributes.json", resolution=(8, 8, 8))
+    found = check_volumes([path], raw="raw", labels="labels", mask="mask")
+    zarr = check_volumes([write(tmp_path / "a.zarr", RAW, LABELS)])
+    assert [(f.severity, f.check, f.what) for f in found] == [(f.severity, f.check, f.what) for f in zarr]
 
 
 def test_large_volumes_are_sampled_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def advise(
     """Look at labelled volumes and suggest a project's settings.
 
     Args:
-        paths: zarr containers to train on.
+        paths: Containers to train on.
         raw: Name of the image in each.
         labels: Name of the labels in each.
         mask: Name of the mask; where a container has none, labels count everywhere.
@@ -85,6 +85,7 @@ def describe_volumes(
     validate: Sequence[str | Path],
     predict: Sequence[str | Path],
     folder: str | Path,
+    datasets: Mapping[str, str] = DATASETS,
 ) -> dict[str, Any]:
     """The parts of a project file that the data decide.
 
@@ -93,6 +94,7 @@ def describe_volumes(
         validate: Labelled containers to score on.
         predict: Containers to segment.
         folder: The project's folder; paths are written as seen from there.
+        datasets: Names of "raw", "labels" and "mask" in each.
 
     Returns:
         Values as they nest in the project file: `voxel_size`, `volumes`, and, with volumes to train on, their weights
@@ -102,21 +104,26 @@ def describe_volumes(
         UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels.
     """
     groups = {"train": train, "validate": validate, "predict": predict}
-    voxel_size = common_voxel_size([path for paths in groups.values() for path in paths])
+    raw, labels, mask = (datasets[key] for key in ("raw", "labels", "mask"))
+    voxel_size = common_voxel_size([path for paths in groups.values() for path in paths], raw)
     volumes: dict[str, list[dict[str, Any]]] = {}
     names: set[str] = set()
     for kind, paths in groups.items():
         for path in paths:
             entry: dict[str, Any] = {"name": _name(Path(path), names), "path": seen_from(folder, path)}
+            if raw != DATASETS["raw"]:
+                entry["raw"] = raw
             if kind != "predict":
-                open_volume(path, DATASETS["labels"])  # a missing one is told now
-                if has_dataset(path, DATASETS["mask"]):
-                    entry["mask"] = DATASETS["mask"]
+                open_volume(path, labels)  # a missing one is told now
+                if labels != DATASETS["labels"]:
+                    entry["labels"] = labels
+                if has_dataset(path, mask):
+                    entry["mask"] = mask
             volumes.setdefault(kind, []).append(entry)
     values: dict[str, Any] = {"voxel_size": list(voxel_size), "volumes": volumes}
     why = [f"voxel size {_text(voxel_size)} nm, as all volumes say"]
     if train:
-        advice = advise(train)
+        advice = advise(train, raw=raw, labels=labels, mask=mask)
         values["training"] = {"sigma_nm": advice.sigma_nm}
         why.append(f"sigma_nm {advice.sigma_nm:g}: {advice.because}")
         for entry, weight, count in zip(volumes["train"], advice.weights, advice.labelled, strict=True):
@@ -127,7 +134,8 @@ def describe_volumes(
 
 def _name(path: Path, taken: set[str]) -> str:
     """A name for a volume's results, from its path, unlike all others."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name.removesuffix(".zarr")).lstrip("._-") or "volume"
+    stem = re.sub(r"\.(zarr|n5|h5|hdf|hdf5)$", "", path.resolve().name)
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-") or "volume"
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}-{number}", number + 1

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.volume.array import Volume
-from neuroloom.volume.checking.patient import Patient, times
+from neuroloom.volume.checking.patient import Patient, commas, times
 from neuroloom.volume.checking.raw_statistics import RawStatistics, measure_raw
+from neuroloom.volume.missing import stored_grid
 from neuroloom.volume.regions import Box, regions_of, slabs_of
 from neuroloom.volume.remote import is_url
 
@@ -47,17 +48,8 @@ def check_raw(patient: Patient, advance: Callable[[int], None]) -> None:
     patient.content = f"{volume.dtype} {found.content}"
     _judge_range(patient, volume, found)
     _judge_sections(patient, found)
-    # an HTTP server does not tell which files it has
-    chunks = int(volume.array.nchunks)
-    written = chunks if is_url(volume.location) else int(volume.array.nchunks_initialized)
-    if written < chunks:
-        patient.say(
-            "warning",
-            "chunks",
-            f"{chunks - written} of {chunks} chunks of raw have no file and read as 0",
-            "A copy that was interrupted looks like this; so does black padding.",
-            "Copy or import the volume again if it should not be black there.",
-        )
+    # behind a URL every chunk is a question: only those that were looked at anyway
+    _judge_chunks(patient, volume, regions if is_url(volume.location) else [whole])
 
 
 def _judge_range(patient: Patient, volume: Volume, found: RawStatistics) -> None:
@@ -140,6 +132,24 @@ def _judge_sections(patient: Patient, found: RawStatistics) -> None:
         patient.say(
             "ok", "sections", f"no blank, saturated or repeated one in {len(np.unique(found.section))} sections"
         )
+
+
+def _judge_chunks(patient: Patient, volume: Volume, regions: Sequence[Box]) -> None:
+    lost = sorted({begin for region in regions for begin in volume.missing_chunks(*region)})
+    if not lost:
+        return
+    grid = stored_grid(volume.array)[-3:]
+    spans = [[-(-(b + s) // g) - b // g for b, s, g in zip(*region, grid, strict=True)] for region in regions]
+    shown = "; ".join(commas(begin) for begin in lost[:8]) + ("; …" if len(lost) > 8 else "")
+    patient.say(
+        "warning",
+        "chunks",
+        f"{len(lost)} of {sum(map(math.prod, spans))} chunks of raw are missing and read as 0; they begin at voxel "
+        f"(z,y,x) {shown}",
+        "A copy that was interrupted looks like this; so does black padding.",
+        "Copy or import the volume again if it should not be black there.",
+        chunks=[list(begin) for begin in lost[:1000]],
+    )
 
 
 def _ranges(numbers: NDArray[np.int64]) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from neuroloom.errors import UserError
-from neuroloom.volume.importing.source import FileArray, Lengths, readable
+from neuroloom.volume.formats.file_array import FileArray, Lengths, readable
 from neuroloom.volume.units import nanometres_per
 
 _TIFF = (".tif", ".tiff")

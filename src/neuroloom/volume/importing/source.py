@@ -2,14 +2,13 @@
 
     file (x, y, z, channel = 1)  --as_zyx-->  Source (z, y, x): shape, voxel size, chunks and regions, all in z, y, x
 
-Readers make a `FileArray` in the file's own order; everything after them sees a `Source` only.
+Readers make a `FileArray` in the file's own order; everything after them in this room sees a `Source` only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,35 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-
-Lengths = tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class FileArray:
-    """An array as its file describes it, axes in the file's own order.
-
-    Attributes:
-        location: File and dataset, for messages.
-        shape: Extent of each axis.
-        dtype: Element type.
-        axes: One letter per axis: z, y, x, c (channel), t (time).
-        chunks: What the file decodes at once, along each axis.
-        read: Takes one slice per axis, returns the region.
-        voxel_size: nm along each axis, None where the file does not say.
-        offset: nm of the first voxel along each axis, None where the file does not say.
-        notes: What the user should know about this file.
-    """
-
-    location: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    axes: str
-    chunks: tuple[int, ...]
-    read: Callable[[tuple[slice, ...]], NDArray[Any]]
-    voxel_size: Lengths
-    offset: Lengths
-    notes: tuple[str, ...] = ()
+from neuroloom.volume.formats.file_array import FileArray, readable
 
 
 @dataclass(frozen=True)
@@ -143,39 +114,6 @@ def as_zyx(array: FileArray, axes: str | None = None) -> Source:
         notes=array.notes,
         _read=read,
     )
-
-
-def default_axes(dimensions: int) -> str:
-    """The order taken for an array that does not name its axes: z, y, x last."""
-    return "tczyx"[-dimensions:] if dimensions <= 5 else "?" * (dimensions - 3) + "zyx"
-
-
-def along_axes(values: Sequence[float | None], axes: str) -> Lengths:
-    """Spread values given for the spatial axes only over all axes, None for the others."""
-    if len(values) == len(axes):
-        return tuple(value if name in "zyx" else None for value, name in zip(values, axes, strict=True))
-    spatial = [name for name in axes if name in "zyx"]
-    if len(values) != len(spatial):
-        return (None,) * len(axes)
-    rest = iter(values)
-    return tuple(next(rest) if name in "zyx" else None for name in axes)
-
-
-@contextlib.contextmanager
-def readable(location: str) -> Iterator[None]:
-    """Turn whatever a reader raises for a damaged file into a `UserError` that names it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:  # readers and codecs raise many types; all mean a file that cannot be decoded
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{location} cannot be read ({type(error).__name__}: {reason}). The file is truncated, damaged or not what "
-            "its name says: copy or write it again."
-        ) from error
 
 
 def _check_axes(axes: str, array: FileArray) -> str:
