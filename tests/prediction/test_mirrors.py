@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from neuroloom.blockwise import Source, run_stage
+from neuroloom.errors import UserError
 from neuroloom.files import hash_file
 from neuroloom.prediction import Predict, Predictor
-from neuroloom.prediction.mirrors import MIRRORS, MirroredPredictor
+from neuroloom.prediction.mirrors import MIRRORS, MirroredPredictor, check_images
 from neuroloom.prediction.predictor import Report
 from neuroloom.volume import create_volume
 from small_model import save_weights
@@ -47,7 +48,7 @@ def edges(raw: NDArray[Any], begin: tuple[int, ...], shape: tuple[int, ...]) -> 
     return np.stack([np.minimum(ends[0], end) for end in ends[1:]])
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 8])
+@pytest.mark.parametrize("number", [1, 2, 4, 8, 16, 48])
 def test_mirrored_edges_are_the_same_edges(number: int) -> None:
     predictor = MirroredPredictor(Edges(), number)  # type: ignore[arg-type]
     shape = (4, 7, 9)
@@ -70,7 +71,7 @@ def test_images_are_averaged_and_differ(tmp_path: Path) -> None:
         return np.flip(predictor(np.flip(raw, axes)[window], shape), [axis + 1 for axis in axes])
 
     expected = []
-    for axes in MIRRORS[8]:
+    for _, axes in MIRRORS[8]:
         # from two voxels before: one, where the edge is, would fall between the network's cells
         found = at(single, axes, tuple(b - 2 for b in begin), tuple(n + 2 for n in shape)).astype(float)
         for channel in range(3):
@@ -103,3 +104,13 @@ def test_blocks_cannot_be_seen(tmp_path: Path) -> None:
     assert np.abs(found[0] - found[1]).max() <= 1
     alone = stage.model_copy(update={"mirrors": 1})
     assert alone.fingerprint() != stage.fingerprint()
+
+
+def test_axes_that_differ_are_not_exchanged() -> None:
+    check_images(48, (4, 4, 4), (8, 8, 8))
+    check_images(16, (2, 4, 4), (40, 8, 8))
+    check_images(8, (1, 2, 4), (40, 8, 4))
+    with pytest.raises(UserError, match=r"exchanges axes.*voxels of \(40, 8, 8\) nm.*Take 16 or fewer"):
+        check_images(48, (4, 4, 4), (40, 8, 8))
+    with pytest.raises(UserError, match=r"pooling by \(4, 4, 2\).*Take 8 or fewer"):
+        check_images(16, (4, 4, 2), (8, 8, 8))

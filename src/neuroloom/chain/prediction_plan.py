@@ -258,5 +258,5 @@ def _crop(chain: Chain, stage: Predict, rate: float, memory: float) -> Triple:
         if seconds <= SECONDS or crop == factor:
             return crop
         z, y, x = crop
-        smaller = (max(factor[0], z // 2), y, x) if z > 2 * factor[0] else (z, y // 2, x // 2)
+        smaller = (z // 2, y, x) if z > factor[0] else (z, y // 2, x // 2)
         crop = round_up(smaller, factor)

@@ -15,7 +15,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import hash_file, read_json, write_json
 from neuroloom.networks.precision import choose_device
 from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named
-from neuroloom.prediction.mirrors import mirrored
+from neuroloom.prediction.mirrors import check_images, mirrored
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
@@ -78,6 +78,7 @@ class Predict(Stage):
         predictor = self._predictor()
         raw = self.raw.open()
         predictor.check_volume(raw)
+        check_images(self.mirrors, predictor.factor, raw.voxel_size)
         if any(b % f for b, f in zip(self.block_shape, predictor.factor, strict=True)):
             raise UserError(
                 f"Prediction blocks of {self.block_shape} voxels would leave seams; choose multiples of the network's "

@@ -259,10 +259,10 @@ class Prediction(Section):
     zarr_format: Literal[2, 3] = Field(
         3, description="of affinities: 3, a block in a file; 2 for programs that do not read it, a chunk in a file"
     )
-    mirrors: Literal[1, 2, 4, 8] = Field(
+    mirrors: Literal[1, 2, 4, 8, 16, 48] = Field(
         1,
-        description="predictions that are averaged: of the volume and of mirror images of it; more find borders "
-        "better, and take so many times longer",
+        description="predictions that are averaged: of the volume and of mirror images of it; 16: also with y and x "
+        "exchanged, 48: with all axes exchanged; more find borders better, and take so many times longer",
     )
 
 

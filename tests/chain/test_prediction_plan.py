@@ -1,0 +1,80 @@
+"""Plans of prediction, and calibrations that make them exact."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroloom.chain import Chain, open_project
+from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction, read_calibration
+from neuroloom.errors import UserError
+from neuroloom.models import find_weights
+from neuroloom.networks.unet import flop
+from neuroloom.prediction.fused import extents
+from small_model import save_weights
+from small_project import VALUES, make_project
+
+
+def chain_of(folder: Path, **prediction: Any) -> Chain:
+    save_weights(folder / "given.ckpt", "acrlsd")
+    values = {
+        "prediction": {"model": "./given.ckpt", **prediction},
+        "volumes": {"validate": VALUES["volumes"]["validate"]},
+    }
+    return Chain(open_project(make_project(folder, values)))
+
+
+def test_a_plan_counts_blocks_operations_and_memory(tmp_path: Path) -> None:
+    chain = chain_of(tmp_path / "p", block=[16, 20, 22], mirrors=2)
+    plan = plan_prediction(chain, chain.volume("val"))  # 30 x 40 x 44 voxels
+    assert (plan.block, plan.blocks, plan.tile) == ((16, 20, 22), 8, (16, 20, 22))
+    networks = chain.networks
+    block = sum(flop(n, seen) for n, seen in zip(networks, extents(networks, (16, 20, 22)), strict=True))
+    assert plan.operations == pytest.approx(2 * 8 * 30 / 32 * block)  # the last blocks are cut along z
+    assert 0.5e9 < plan.memory < 0.7e9  # little more than the program
+    assert plan.voxels_per_second > 0
+    assert not plan.calibrated
+    assert "8 blocks of 16 x 20 x 22 voxels" in str(plan)
+    assert "--calibrate` measures it" in str(plan)
+
+
+def test_a_calibration_is_what_plans_rest_upon(tmp_path: Path) -> None:
+    chain = chain_of(tmp_path / "p")
+    found = calibrate(chain, chain.volume("val"))
+    assert found.crop == (30, 40, 44)
+    assert found.weights == find_weights("./given.ckpt", chain.project.folder).sha256
+    plan = plan_prediction(chain, chain.volume("val"))
+    assert plan.calibrated
+    # all of it was the crop: the same operations, in the time that was measured
+    assert plan.voxels_per_second == pytest.approx(math.prod(found.crop) / sum(found.seconds.values()), rel=1e-6)
+    assert plan.voxels_per_second == pytest.approx(found.voxels_per_second)
+    assert 0 < found.bytes_per_voxel < 4
+    assert found.memory > 1e8
+    assert not list(chain.project.folder.glob("calibration-*"))  # what was written to be timed is gone
+
+    other = Chain(open_project(tmp_path / "p"))
+    assert read_calibration(other) == found
+    save_weights(tmp_path / "p" / "given.ckpt", "acrlsd", seed=5)
+    assert read_calibration(Chain(open_project(tmp_path / "p"))) is None  # of other weights
+    calibration_file(other).write_text("{")
+    assert not plan_prediction(other, other.volume("val")).calibrated
+
+
+def test_large_blocks_are_calibrated_on_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neuroloom.chain import prediction_plan
+
+    monkeypatch.setattr(prediction_plan, "SECONDS", 0.0)  # nothing takes no time
+    chain = chain_of(tmp_path / "p")
+    found = calibrate(chain, chain.volume("val"))
+    assert found.crop == (2, 2, 2)  # the networks' factor
+    assert json.loads(calibration_file(chain).read_text())["crop"] == [2, 2, 2]
+
+
+def test_without_weights_nothing_can_be_planned(tmp_path: Path) -> None:
+    chain = Chain(open_project(make_project(tmp_path)))
+    with pytest.raises(UserError, match="needs a trained network"):
+        plan_prediction(chain, chain.volume("val"))
