@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import re
 import threading
@@ -35,8 +36,18 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(part)
 
+    def end_headers(self) -> None:
+        # clouds send one with every file, and S3's clients insist
+        self.send_header("ETag", f'"{hashlib.sha256(self.path.encode()).hexdigest()}"')
+        super().end_headers()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    # connections that wait to be taken: with the default of 5, clients of many threads try again after a second
+    request_queue_size = 64
 
 
 @contextmanager
@@ -48,7 +59,7 @@ def served(folder: Path, fetched: list[str] | None = None) -> Iterator[str]:
         fetched: The path of each GET request is added to it.
     """
     handler = functools.partial(_Handler, directory=str(folder), fetched=[] if fetched is None else fetched)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -48,12 +48,10 @@ class RawVolume(Section):
     """A volume to segment."""
 
     name: Name = Field(description="how results of this volume are called")
-    path: str = Field(
-        description="zarr, N5, HDF5 or precomputed: a path, from this file's folder, or a URL (but for HDF5)"
-    )
+    path: str = Field(description="zarr, N5, HDF5 or precomputed: a path, from this file's folder, or a URL")
     raw: str = Field(
         "volumes/raw",
-        description='dataset of the image: uint8, or float32 in [0, 1]; of precomputed, a scale, "." for the finest',
+        description='dataset of the image: uint8, or float32 in [0, 1]; of precomputed, the scale, "." for the finest',
     )
     tissue: str | None = Field(
         None,

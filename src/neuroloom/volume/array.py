@@ -227,8 +227,10 @@ def _open_url(place: Place, name: str, location: str) -> zarr.Array | DirectArra
     array = _open_other(place, name, location)
     if array is None:
         scales = ", ".join(scale_names(place))
-        what = f"it holds {scales}. Name one of them." if scales else "check the URL, the dataset and your credentials."
-        raise UserError(f"{place.root} holds no dataset {name!r}; {what}")
+        what = (
+            f"; it holds {scales}. Name one of them." if scales else ". Check the URL, the name and your credentials."
+        )
+        raise UserError(f"{place.root} holds no dataset {name!r}{what}")
     return array
 
 

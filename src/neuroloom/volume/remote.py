@@ -1,6 +1,7 @@
 """Volumes behind URLs: on HTTP servers and in S3, Azure and Google buckets, read only.
 
-Credentials come from the environment, as the cloud's own tools read them; a public bucket needs none.
+Credentials come from the environment, as the cloud's own tools read them. Public buckets need AWS_SKIP_SIGNATURE=true
+or GOOGLE_SKIP_SIGNATURE=true there.
 
 What was read stays in memory up to a bound, since neighbouring blocks read each other's surroundings again:
 
@@ -77,7 +78,7 @@ class RemoteStore(ObjectStore):
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(_store(url), read_only=True)
+        super().__init__(open_store(url), read_only=True)
         self.url = url
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
@@ -125,7 +126,7 @@ def are_remote_files(url: str, names: Sequence[str]) -> list[bool]:
     Raises:
         UserError: The URL cannot be reached.
     """
-    store = _store(url)
+    store = open_store(url)
     try:
         if len(names) == 1:
             return [_is_there(store, names[0])]
@@ -142,7 +143,7 @@ def read_remote_file(url: str, name: str) -> bytes | None:
         UserError: The URL cannot be reached.
     """
     try:
-        return bytes(obstore.get(_store(url), name).bytes())
+        return bytes(obstore.get(open_store(url), name).bytes())
     except _ABSENT:
         return None
     except obstore.exceptions.BaseError as error:
@@ -207,7 +208,12 @@ def _unreadable(url: str, error: Exception) -> UserError:
 
 
 @functools.lru_cache(maxsize=64)
-def _store(url: str) -> obstore.store.ObjectStore:
+def open_store(url: str) -> obstore.store.ObjectStore:
+    """The store of a container, with its connections; one for all who ask.
+
+    Raises:
+        UserError: No URL, or one of a kind that is not known.
+    """
     try:
         return obstore.store.from_url(url, client_options={"allow_http": True}, retry_config={"max_retries": 3})
     except Exception as error:  # an unknown scheme, a malformed URL

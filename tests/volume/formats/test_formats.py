@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from http_folder import served
 from neuroloom.errors import UserError
-from neuroloom.volume import Volume, open_volume
+from neuroloom.volume import Volume, create_volume, open_volume, remote
 from neuroloom.volume.array import datasets, has_dataset, volume_fingerprint
+from neuroloom.volume.formats.place import Place
 from other_formats import (
     DIRECT,
     OFFSET,
@@ -218,10 +219,25 @@ def test_what_is_no_volume_is_told(tmp_path: Path) -> None:
         open_volume(path, "8_8_8")
 
 
-@pytest.mark.parametrize("scheme", ["az", "abfs"])
-def test_azure_is_read_by_zarr_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str) -> None:
-    from neuroloom.volume.formats.place import Place
+@pytest.mark.parametrize("write", [write_zarr, write_n5, write_precomputed])
+def test_s3_is_read_with_the_environment_of_its_own_tools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Writer
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    data = grey()
+    path, dataset = write(tmp_path / "bucket", data, CHUNKS)
+    with served(tmp_path) as url:
+        for name, value in (("ENDPOINT_URL", url), ("SKIP_SIGNATURE", "true"), ("REGION", "us-east-1")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        place = path.replace(str(tmp_path), "s3:/")
+        volume = open_volume(place, dataset)
+        np.testing.assert_array_equal(volume.read(), data)
+        assert volume.missing_chunks() == []
+    remote.open_store.cache_clear()  # the server is gone
 
+
+@pytest.mark.parametrize("scheme", ["az", "abfs"])
+def test_azure_is_read_by_zarr_only(scheme: str) -> None:
     with pytest.raises(UserError, match=rf"read from http\(s\), s3 and gs, not from {scheme}.*https"):
         Place(f"{scheme}://container/a.n5").open("n5", "em/s0")
 
@@ -268,8 +284,6 @@ def test_several_processes_read_at_once(tmp_path: Path, write: Writer, method: s
 
 
 def test_missing_chunks_of_shards_are_whole_shards(tmp_path: Path) -> None:
-    from neuroloom.volume import create_volume
-
     volume = create_volume(tmp_path / "s.zarr", "r", (40, 40, 40), "u1", SIZE, chunks=(8, 8, 8), shards=(16, 16, 16))
     volume.write((16, 16, 16), np.ones((8, 8, 8), np.uint8))
     missing = volume.missing_chunks()
