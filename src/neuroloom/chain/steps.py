@@ -107,10 +107,12 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
     stage = make(volume)
     size = chain.raw(volume).open().shape
     state: State = "to do"
+    # how many operations somebody else's network takes is not known
+    known = name != "predict" or bool(chain.networks)
     why, folder, seconds = (
         "waits for what comes before",
         None,
-        estimates.stage(chain.parameters, name, size, chain.networks),
+        estimates.stage(chain.parameters, name, size, chain.networks) if known else None,
     )
     if stage is not None:
         folder = stage.folder

@@ -26,8 +26,8 @@ def init_command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Predict with these weights (a name from `neuroloom models`, or a checkpoint); with --from, start "
-            "training from them."
+            help="Predict with these weights (a name from `neuroloom models`, a checkpoint, or the declaration of "
+            "somebody else's network); with --from, start training from them."
         ),
     ] = None,
 ) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloom.prediction.predictor import Predictor, Report
+from neuroloom.prediction.interface import PredictsAffinities, Report
 from neuroloom.prediction.tiles import round_up
 from neuroloom.volume.array import Triple
 
@@ -35,7 +35,7 @@ MIRRORS: dict[int, tuple[Axes, ...]] = {
 """By how many predictions are averaged; always some that are far apart."""
 
 
-def mirrored(predictor: Predictor, number: int) -> Predictor | MirroredPredictor:
+def mirrored(predictor: PredictsAffinities, number: int) -> PredictsAffinities | MirroredPredictor:
     """A predictor, or the mean of its predictions of mirror images.
 
     Args:
@@ -56,7 +56,7 @@ class MirroredPredictor:
         margin: Voxels of raw read before a region's begin, z y x.
     """
 
-    def __init__(self, predictor: Predictor, number: int) -> None:
+    def __init__(self, predictor: PredictsAffinities, number: int) -> None:
         self.predictor = predictor
         self.images = MIRRORS[number]
         offsets = predictor.neighborhood

@@ -12,6 +12,8 @@ from funlib.geometry import Coordinate
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
+from neuroloom.models.foreign import is_foreign, read_foreign
+from neuroloom.prediction.foreign import ForeignPredictor
 from neuroloom.prediction.mirrors import mirrored
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.volume import create_volume
@@ -23,8 +25,9 @@ class Predict(Stage):
 
     Attributes:
         raw: `(z, y, x)` uint8, or float32 in [0, 1].
-        checkpoint: The network; an AcrLSD checkpoint holds its descriptor network.
-        checkpoint_sha256: The file's content; stands for the checkpoint in the fingerprint.
+        checkpoint: The network; an AcrLSD checkpoint holds its descriptor network. Or the declaration of somebody
+            else's network.
+        checkpoint_sha256: The content; stands for the checkpoint in the fingerprint.
         mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
         device: Where the networks run; not fingerprinted, though it may change a grey value.
         precision: "auto", "fp32" or "bf16"; likewise.
@@ -51,7 +54,7 @@ class Predict(Stage):
         Raises:
             UserError: The checkpoint has changed, or does not fit the raw's voxel size.
         """
-        if not self.checkpoint.is_file() or hash_file(self.checkpoint) != self.checkpoint_sha256:
+        if not self.checkpoint.is_file() or _content(self.checkpoint) != self.checkpoint_sha256:
             raise UserError(
                 f"{self.checkpoint} is not the file it was when training ended: it is damaged or was replaced. "
                 "Train again, or put the right file back."
@@ -96,9 +99,15 @@ class Predict(Stage):
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: Path, device: str, precision: str) -> Predictor:
+def _predictor(checkpoint: Path, device: str, precision: str) -> Predictor | ForeignPredictor:
     """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
+    if is_foreign(checkpoint):
+        return ForeignPredictor(checkpoint, device)
     return Predictor(checkpoint, device, precision)
+
+
+def _content(checkpoint: Path) -> str:
+    return read_foreign(checkpoint).sha256 if is_foreign(checkpoint) else hash_file(checkpoint)
 
 
 def chunk_of_block(block: Triple, target: int = 64) -> Triple:
