@@ -25,10 +25,10 @@ from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.models import find_card, find_weights, is_path
+from neuroloom.models import ForeignModel, find_card, find_weights, is_path
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
 from neuroloom.networks.unet import UNetParameters
-from neuroloom.prediction import Predict, default_block
+from neuroloom.prediction import Predict, default_block, foreign_block
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation import contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
@@ -78,6 +78,8 @@ class Chain:
     def setup(self) -> str:
         """What volumes are segmented with."""
         model = given_model(self.project)
+        if isinstance(model, ForeignModel):
+            return "somebody else's network"
         return self.parameters.training.setup if model is None else model.metadata.setup
 
     @property
@@ -87,8 +89,10 @@ class Chain:
 
     @property
     def networks(self) -> tuple[UNetParameters, ...]:
-        """Geometry of the networks that predict, in the order they run."""
+        """Geometry of the networks that predict, in the order they run; none of somebody else's is known."""
         model = given_model(self.project)
+        if isinstance(model, ForeignModel):
+            return ()
         if model is not None:
             return tuple(part.network for part in model.networks)
         last = geometry(self.parameters, self.setup)
@@ -331,7 +335,7 @@ class Chain:
         stage = Predict(
             folder=Path(),
             shape=shape,
-            block_shape=settings.block or default_block(shape, self.networks, settings.mirrors),
+            block_shape=settings.block or self._default_block(shape),
             raw=raw,
             tissue=None if volume.tissue is None else self._source(volume, volume.tissue),
             checkpoint=checkpoint,
@@ -344,6 +348,12 @@ class Chain:
             memory_gb=self.parameters.resources.memory_gb,
         )
         return self._placed(stage, volume, "affinities")
+
+    def _default_block(self, shape: Triple) -> Triple:
+        model = given_model(self.project)
+        if isinstance(model, ForeignModel):
+            return foreign_block(shape, model)
+        return default_block(shape, self.networks, self.parameters.prediction.mirrors)
 
     def fragments(self, volume: RawVolume) -> Fragments | None:
         """The fragments of a volume, or None while its network is not trained."""

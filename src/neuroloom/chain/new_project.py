@@ -22,7 +22,7 @@ from typing import Any
 
 from neuroloom.chain.weights import same_voxel_size, times
 from neuroloom.errors import UserError
-from neuroloom.models import find_card, find_weights, is_path
+from neuroloom.models import ForeignModel, find_card, find_given, find_weights, is_path
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS, network_parameters
 from neuroloom.project import Network, Training
@@ -50,7 +50,7 @@ def propose(
         predict: Containers to segment.
         folder: The project's folder; paths are written as seen from there.
         model: Weights to predict with, or, with volumes to train on, to start training from: a model's name or a
-            checkpoint.
+            checkpoint; to predict with, somebody else's network too.
         datasets: Names of "raw", "labels" and "mask" in each container.
 
     Returns:
@@ -86,13 +86,14 @@ def propose(
 
 def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: Sequence[Triple]) -> dict[str, Any]:
     """A project that predicts with given weights, or trains on from them, with what goes well with them."""
-    weights, card = find_weights(model), find_card(model)
-    trained, size = weights.metadata, values["voxel_size"]
-    if not same_voxel_size(trained.voxel_size, size):
-        raise UserError(
-            f"The model {model} was trained on voxels of {times(trained.voxel_size)} nm, these volumes have "
-            f"{times(size)} nm (z, y, x). Leave --model out to train a network for them."
-        )
+    weights = find_weights(model) if shapes else find_given(model)
+    if isinstance(weights, ForeignModel):
+        _check_voxel_size(model, weights.declaration.voxel_size, values)
+        values["prediction"] = {"model": seen_from(folder, model)}
+        values["_why"].append(f"the network that {model} declares predicts; nothing is trained")
+        return values
+    card, trained = find_card(model), weights.metadata
+    _check_voxel_size(model, trained.voxel_size, values)
     if trained.setup not in SETUPS or not (shapes or SETUPS[trained.setup].gives_affinities):
         raise UserError(
             f"The model {model} is of setup {trained.setup!r}, which gives no affinities here; name an affinity network"
@@ -128,6 +129,14 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
         what = ", ".join(f"{key} {value}" for key, value in given.items())
         values["_why"].append(f"{section}: {what}, as the model's card advises")
     return values
+
+
+def _check_voxel_size(model: str, trained: Sequence[float], values: dict[str, Any]) -> None:
+    if not same_voxel_size(trained, values["voxel_size"]):
+        raise UserError(
+            f"The model {model} was trained on voxels of {times(trained)} nm, these volumes have "
+            f"{times(values['voxel_size'])} nm (z, y, x). Leave --model out to train a network for them."
+        )
 
 
 def _fit_crop(values: dict[str, Any], network: Network, shapes: Sequence[Triple]) -> None:

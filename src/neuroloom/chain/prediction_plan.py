@@ -234,6 +234,8 @@ def _stage(chain: Chain, volume: RawVolume) -> Predict:
     stage = chain.predict(volume)
     if stage is None:
         raise UserError("Prediction needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything.")
+    if not chain.networks:
+        raise UserError(f"How much {stage.checkpoint} computes is not known, so its predictions cannot be planned.")
     return stage
 
 

@@ -109,10 +109,12 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
     stage = make(volume)
     size = chain.raw(volume).open().shape
     state: State = "to do"
+    # how many operations somebody else's network takes is not known
+    known = name != "predict" or bool(chain.networks)
     why, folder, seconds = (
         "waits for what comes before",
         None,
-        estimates.stage(chain.parameters, name, size, chain.networks),
+        estimates.stage(chain.parameters, name, size, chain.networks) if known else None,
     )
     if stage is not None:
         folder = stage.folder
@@ -122,7 +124,7 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
             seconds = float(read_done(stage)["seconds"])
         elif _other_results(stage):
             why += "; parameters or inputs have changed since the last time"
-        if state != "done" and name == "predict":
+        if state != "done" and name == "predict" and known:
             rate = plan_prediction(chain, volume).voxels_per_second
             seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate
     return Step(

@@ -1,6 +1,7 @@
 """Weights that a project is given: to predict with, to start from, or for their descriptors.
 
 prediction.model    setup, geometry, neighbourhood, σ come from the checkpoint; the voxel size must be the project's
+                    somebody else's network says itself what it takes and gives
 training.start      everything must be as in the project: training goes on with these weights
                     of the project's setup            its networks start from it, its descriptor network too
                     of lsd                            only the descriptor network starts from it
@@ -11,25 +12,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.errors import UserError
-from neuroloom.models import Weights, find_weights
+from neuroloom.models import ForeignModel, Weights, find_given, find_weights
 from neuroloom.networks.checkpoint import Metadata
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNetParameters
 from neuroloom.project import NEAREST, Parameters, Problem, Project, block_problems
-from neuroloom.volume.array import Triple
+from neuroloom.volume.array import Nanometres, Triple
 
 
-def given_model(project: Project) -> Weights | None:
-    """The weights that a project predicts with, or None where it trains its own.
+def given_model(project: Project) -> Weights | ForeignModel | None:
+    """The weights, or somebody else's network, that a project predicts with, or None where it trains its own.
 
     Raises:
         UserError: They are not there, or damaged.
     """
     model = project.parameters.prediction.model
-    return None if model is None else find_weights(model, project.folder)
+    return None if model is None else find_given(model, project.folder)
 
 
 def given_start(project: Project, setup: str) -> Weights | None:
@@ -77,8 +79,16 @@ def _descriptor_network(weights: Weights) -> Metadata | None:
 def weights_problems(project: Project) -> list[Problem]:
     """Given weights that are not there or do not fit the project."""
     problems: list[Problem] = []
+    try:
+        model = given_model(project)
+    except UserError as error:
+        problems.append((("prediction", "model"), f"`prediction.model`: {error}"))
+    else:
+        if isinstance(model, ForeignModel):
+            problems += _foreign_problems(project.parameters, model)
+        elif model is not None:
+            problems += _model_problems(project.parameters, model)
     for section, key, check in (
-        ("prediction", "model", _model_problems),
         ("training", "start", _start_problems),
         ("training", "descriptors", _descriptors_problems),
     ):
@@ -107,13 +117,22 @@ def _model_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
             "fragments are cut from these three."
         )
         return [(place, message)]
-    if not same_voxel_size(trained.voxel_size, parameters.voxel_size):
+    return _predicted_problems(parameters, weights.path, trained.voxel_size, _factor(weights))
+
+
+def _foreign_problems(parameters: Parameters, model: ForeignModel) -> list[Problem]:
+    return _predicted_problems(parameters, model.path, model.declaration.voxel_size, model.factor)
+
+
+def _predicted_problems(parameters: Parameters, path: Path, trained: Nanometres, factor: Triple) -> list[Problem]:
+    """A voxel size or blocks that do not fit what predicts."""
+    if not same_voxel_size(trained, parameters.voxel_size):
         message = (
-            f"{said} was trained on voxels of {times(trained.voxel_size)} nm, the project's are "
+            f"`prediction.model`: {path} was trained on voxels of {times(trained)} nm, the project's are "
             f"{times(parameters.voxel_size)} nm. Bring volumes to its voxel size, or train a network for yours."
         )
-        return [(place, message)]
-    return block_problems("prediction", parameters.prediction.block, "the network's factor", _factor(weights))
+        return [(("prediction", "model"), message)]
+    return block_problems("prediction", parameters.prediction.block, "the network's factor", factor)
 
 
 def _factor(weights: Weights) -> Triple:

@@ -27,8 +27,8 @@ def init_command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Predict with these weights (a name from `neuroloom models`, or a checkpoint); with --from, start "
-            "training from them."
+            help="Predict with these weights (a name from `neuroloom models`, a checkpoint, or the declaration of "
+            "somebody else's network); with --from, start training from them."
         ),
     ] = None,
     raw: Annotated[str, typer.Option(metavar="DATASET", help="name of the image in the volumes")] = DATASETS["raw"],

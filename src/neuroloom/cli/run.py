@@ -74,7 +74,7 @@ def run_step(chain: Chain, step: Step, quiet: bool = False) -> None:
         step.run(lambda done, total, words: None)
         return
     kind, _, name = step.name.partition(" ")
-    if kind == "predict":
+    if kind == "predict" and chain.networks:
         print(f"  {step.name}: {plan_prediction(chain, chain.volume(name))}", flush=True)
     with show_progress(step.name) as advance:
         step.run(advance)
@@ -91,11 +91,16 @@ def print_plan(chain: Chain, steps: list[Step]) -> None:
         when = ""
         if step.seconds is not None:
             when = f"{'took' if step.state == 'done' else 'about'} {duration(step.seconds)}"
+        elif step.name.startswith("predict"):
+            when = "time not known"
         print(f"  {step.state:<6}  {step.name:<{width}}  {when:<16}  {step.why}")
     for volume in filter(chain.is_trained_on, chain.validation_volumes):
         print(f"Note: {volume.name} is trained on as well; its scores say little of other volumes.")
-    left = [step.seconds or 0.0 for step in steps if step.state != "done"]
-    print(f"Left: roughly {duration(sum(left))} on this machine." if left else "Everything is done.")
+    left = [step for step in steps if step.state != "done"]
+    unknown = any(step.name.startswith("predict") and step.seconds is None for step in left)
+    seconds = duration(sum(step.seconds or 0.0 for step in left))
+    besides = ", and what somebody else's network takes to predict" if unknown else ""
+    print(f"Left: roughly {seconds} on this machine{besides}." if left else "Everything is done.")
 
 
 def print_results(chain: Chain) -> None:

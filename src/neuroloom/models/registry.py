@@ -1,4 +1,4 @@
-"""Shipped models by name, checkpoints by path: where weights lie, and what they are.
+"""Shipped models by name, checkpoints and others' networks by path: where weights lie, and what they are.
 
 weights/NAME/model.toml      the card
 weights/NAME/card.md         further text, if any
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from neuroloom.errors import UserError, one_of
 from neuroloom.models.card import Card, read_card
+from neuroloom.models.foreign import ForeignModel, is_foreign, read_foreign
 from neuroloom.networks.checkpoint import Metadata, load_checkpoint
 from neuroloom.networks.unet import parameter_count
 
@@ -104,8 +105,8 @@ def find_model(name: str) -> Model:
 
 
 def is_path(name_or_path: str) -> bool:
-    """Whether a checkpoint is named by its path: with a slash, or as a .ckpt file."""
-    return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".ckpt")
+    """Whether a file is named by its path: with a slash, or by the ending of a checkpoint or of others' networks."""
+    return "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".ckpt") or is_foreign(name_or_path)
 
 
 def find_weights(name_or_path: str, folder: Path = Path()) -> Weights:
@@ -118,15 +119,35 @@ def find_weights(name_or_path: str, folder: Path = Path()) -> Weights:
     Raises:
         UserError: There is no such model or file, or it is no checkpoint.
     """
+    if is_foreign(name_or_path):
+        raise UserError(
+            f"{name_or_path} is somebody else's network: it can predict (`prediction.model`), but nothing else is "
+            "possible with it. Name a model of neuroloom or a checkpoint."
+        )
     path = folder / Path(name_or_path).expanduser() if is_path(name_or_path) else find_model(name_or_path).checkpoint
     return read_weights(path)
+
+
+def find_given(name_or_path: str, folder: Path = Path()) -> Weights | ForeignModel:
+    """What predicts: weights as `find_weights` finds them, or somebody else's network.
+
+    Args:
+        name_or_path: As for `find_weights`; a declaration (.toml) or a package of bioimage.io (.zip) too.
+        folder: Where relative paths start.
+
+    Raises:
+        UserError: There is no such model or file, or it is not what its name says.
+    """
+    if is_foreign(name_or_path):
+        return read_foreign(folder / Path(name_or_path).expanduser())
+    return find_weights(name_or_path, folder)
 
 
 def find_card(name_or_path: str, folder: Path = Path()) -> Card | None:
     """The card of a shipped model, or the one beside a checkpoint; None where there is none.
 
     Args:
-        name_or_path: As for `find_weights`.
+        name_or_path: As for `find_given`; somebody else's network has none.
         folder: Where relative paths start.
 
     Raises:
@@ -134,6 +155,8 @@ def find_card(name_or_path: str, folder: Path = Path()) -> Card | None:
     """
     if not is_path(name_or_path):
         return find_model(name_or_path).card
+    if is_foreign(name_or_path):
+        return None
     beside = (folder / Path(name_or_path).expanduser()).with_name(CARD_NAME)
     return read_card(beside) if beside.exists() else None
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.prediction.predictor import Predictor, Report
+from neuroloom.prediction.interface import PredictsAffinities, Report
 from neuroloom.prediction.tiles import round_up
 from neuroloom.volume.array import Triple
 
@@ -71,7 +71,7 @@ def check_images(number: int, factor: Triple, voxel_size: Sequence[float]) -> No
                 )
 
 
-def mirrored(predictor: Predictor, number: int) -> Predictor | MirroredPredictor:
+def mirrored(predictor: PredictsAffinities, number: int) -> PredictsAffinities | MirroredPredictor:
     """A predictor, or the mean of its predictions of mirror images.
 
     Args:
@@ -92,7 +92,7 @@ class MirroredPredictor:
         margin: Voxels of raw read before a region's begin, z y x.
     """
 
-    def __init__(self, predictor: Predictor, number: int) -> None:
+    def __init__(self, predictor: PredictsAffinities, number: int) -> None:
         self.predictor = predictor
         self.images = MIRRORS[number]
         offsets = predictor.neighborhood

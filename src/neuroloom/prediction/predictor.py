@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,11 @@ from neuroloom.networks.precision import choose_device, choose_precision, number
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import context
 from neuroloom.prediction.fused import Part, extents, run_fused
+from neuroloom.prediction.interface import Report
 from neuroloom.prediction.planning import choose_tile, common_factor, memory_for_tiles, tile_bytes
 from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.volume import Volume
-from neuroloom.volume.array import Triple
-
-Report = Callable[[float], None]
-"""Called with the share that is done, 0 … 1."""
+from neuroloom.volume.array import Nanometres, Triple
 
 
 class Predictor:
@@ -84,17 +81,7 @@ class Predictor:
         Raises:
             UserError: Another voxel size or number type.
         """
-        trained = self.loaded.metadata.voxel_size
-        if any(abs(a - b) > 1e-3 * b for a, b in zip(raw.voxel_size, trained, strict=True)):
-            raise UserError(
-                f"{raw.location} has voxels of {raw.voxel_size} nm, but {self.path} was trained on {trained} nm. "
-                "Predict volumes of that voxel size, or train on this one."
-            )
-        if raw.dtype not in (np.uint8, np.float32) or raw.channels is not None:
-            raise UserError(
-                f"{raw.location} is {raw.dtype}{' with channels' if raw.channels else ''}; expected uint8, or float32 "
-                "in [0, 1], without channels. Bring it in with `neuroloom import`."
-            )
+        check_raw(raw, self.loaded.metadata.voxel_size, self.path)
 
     def input_shape(self, shape: Triple) -> Triple:
         """Extent of raw needed for a region, in voxels.
@@ -127,7 +114,7 @@ class Predictor:
             try:
                 return self._run(values, shape, outer, tile, report)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # outside of `except`, which would hold on to what the failed tile takes
             self._take_smaller_tiles(tile)
@@ -160,7 +147,30 @@ class Predictor:
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch, or the library that computes convolutions on a CPU, did not get the memory it asked for."""
-    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch, its library for convolutions on a CPU, or onnxruntime did not get the memory it asked for."""
+    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory", "Failed to allocate")
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
+
+
+def check_raw(raw: Volume, trained: Nanometres, path: Path) -> None:
+    """Refuse raw that networks were not trained for.
+
+    Args:
+        raw: The image.
+        trained: Voxel size in nm, z y x, that they were trained on.
+        path: Where they lie.
+
+    Raises:
+        UserError: Another voxel size or number type.
+    """
+    if any(abs(a - b) > 1e-3 * b for a, b in zip(raw.voxel_size, trained, strict=True)):
+        raise UserError(
+            f"{raw.location} has voxels of {raw.voxel_size} nm, but {path} was trained on {trained} nm. "
+            "Predict volumes of that voxel size, or train on this one."
+        )
+    if raw.dtype not in (np.uint8, np.float32) or raw.channels is not None:
+        raise UserError(
+            f"{raw.location} is {raw.dtype}{' with channels' if raw.channels else ''}; expected uint8, or float32 "
+            "in [0, 1], without channels. Bring it in with `neuroloom import`."
+        )

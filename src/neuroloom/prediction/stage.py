@@ -13,7 +13,9 @@ from funlib.geometry import Coordinate, Roi
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file, read_json, write_json
+from neuroloom.models.foreign import is_foreign, read_foreign
 from neuroloom.networks.precision import choose_device
+from neuroloom.prediction.foreign import ForeignPredictor
 from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named
 from neuroloom.prediction.mirrors import check_images, mirrored
 from neuroloom.prediction.predictor import Predictor
@@ -28,8 +30,9 @@ class Predict(Stage):
     Attributes:
         raw: `(z, y, x)` uint8, or float32 in [0, 1].
         tissue: Where it is 0, or not defined, nothing is predicted; may be coarser than raw by whole factors.
-        checkpoint: The network; an AcrLSD checkpoint holds its descriptor network.
-        checkpoint_sha256: The file's content; stands for the checkpoint in the fingerprint.
+        checkpoint: The network; an AcrLSD checkpoint holds its descriptor network. Or the declaration of somebody
+            else's network.
+        checkpoint_sha256: The content; stands for the checkpoint in the fingerprint.
         missing_chunks: "zero" or "abort": what chunks of raw that have no file are; not fingerprinted.
         zarr_format: Of the output; 2 has no shards.
         mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
@@ -70,7 +73,7 @@ class Predict(Stage):
         Raises:
             UserError: The checkpoint has changed, or does not fit the raw's voxel size.
         """
-        if not self.checkpoint.is_file() or hash_file(self.checkpoint) != self.checkpoint_sha256:
+        if not self.checkpoint.is_file() or _content(self.checkpoint) != self.checkpoint_sha256:
             raise UserError(
                 f"{self.checkpoint} is not the file it was when training ended: it is damaged or was replaced. "
                 "Train again, or put the right file back."
@@ -169,14 +172,20 @@ class Predict(Stage):
             memory=max((block["memory"] for block in blocks), default=0),
         )
 
-    def _predictor(self) -> Predictor:
+    def _predictor(self) -> Predictor | ForeignPredictor:
         return _predictor(self.checkpoint, self.device, self.precision, self.memory_gb)
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: Path, device: str, precision: str, memory_gb: float | None) -> Predictor:
+def _predictor(checkpoint: Path, device: str, precision: str, memory_gb: float | None) -> Predictor | ForeignPredictor:
     """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
+    if is_foreign(checkpoint):
+        return ForeignPredictor(checkpoint, device)
     return Predictor(checkpoint, device, precision, memory_gb)
+
+
+def _content(checkpoint: Path) -> str:
+    return read_foreign(checkpoint).sha256 if is_foreign(checkpoint) else hash_file(checkpoint)
 
 
 def _triple(extent: Coordinate) -> Triple:

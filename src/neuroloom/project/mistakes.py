@@ -29,9 +29,9 @@ def at_line(lines: dict[Location, int], location: Location, message: str) -> str
     return f"line {line}: {message}" if line else message
 
 
-def explain(error: ValidationError, lines: dict[Location, int]) -> list[str]:
+def explain(error: ValidationError, lines: dict[Location, int], model: type[BaseModel] = Parameters) -> list[str]:
     """One sentence for each mistake that the models found, with its line."""
-    return [_explain(problem, lines) for problem in _innermost(error.errors())]
+    return [_explain(problem, lines, model) for problem in _innermost(error.errors())]
 
 
 def _innermost(problems: Sequence[Any]) -> list[Any]:
@@ -45,17 +45,17 @@ def _innermost(problems: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _explain(problem: Any, lines: dict[Location, int]) -> str:
+def _explain(problem: Any, lines: dict[Location, int], model: type[BaseModel]) -> str:
     location = tuple(part for part in problem["loc"] if not _is_union_branch(part))
     name = _dotted(location)
     found = problem["input"]
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(Parameters, location[:-1])
+        known = _fields_at(model, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
         hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}."
         return at_line(lines, location, f"unknown key `{name}`; {hint}")
     if problem["type"] == "missing":
-        return at_line(lines, location[:-1], f"`{name}` is missing ({_description(location)}).")
+        return at_line(lines, location[:-1], f"`{name}` is missing ({_description(model, location)}).")
     if problem["type"] == "literal_error":
         expected = str(problem["ctx"]["expected"])
         near = difflib.get_close_matches(
@@ -71,7 +71,9 @@ def _explain(problem: Any, lines: dict[Location, int]) -> str:
     if problem["type"] == "value_error":
         return at_line(lines, location, f"`{name}`: {reason.removeprefix('Value error, ')}.")
     reason = reason.removeprefix("Input should be ")
-    return at_line(lines, location, f"`{name}` is {_short(found)}; expected {reason} ({_description(location)}).")
+    return at_line(
+        lines, location, f"`{name}` is {_short(found)}; expected {reason} ({_description(model, location)})."
+    )
 
 
 def _is_union_branch(part: str | int) -> bool:
@@ -105,9 +107,9 @@ def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
     return [field.alias or name for name, field in found.model_fields.items()] if found else []
 
 
-def _description(location: Location) -> str:
+def _description(model: type[BaseModel], location: Location) -> str:
     names = [part for part in location if isinstance(part, str)]
-    parent = _model_at(Parameters, tuple(names[:-1]))
+    parent = _model_at(model, tuple(names[:-1]))
     for name, field in parent.model_fields.items() if parent else ():
         if (field.alias or name) == names[-1]:
             return field.description or f"section [{names[-1]}]"

@@ -240,8 +240,8 @@ class Prediction(Section):
 
     model: str | None = Field(
         None,
-        description="predict with given weights and train nothing: name of a model (`neuroloom models`) or path of a "
-        "checkpoint",
+        description="predict with given weights and train nothing: name of a model (`neuroloom models`), path of a "
+        "checkpoint, or of a file that declares somebody else's network",
     )
     block: PositiveTriple | None = Field(
         None,

@@ -40,8 +40,8 @@ def import_package(path: Path, to: Path) -> None:
         raise UserError(f"{path} is no package of bioimage.io: it holds no rdf.yaml. Name a model's .zip file.")
     if CHECKPOINT not in names:
         raise UserError(
-            f"{path} is a model that neuroloom did not write: it holds no {CHECKPOINT}. Models of others are not "
-            "supported yet; run it with bioimageio.core, or train a network of your own."
+            f"{path} is a model that neuroloom did not write: it holds no {CHECKPOINT}. Such a network can predict, "
+            "if it gives affinities: name the package in `prediction.model`."
         )
     if damaged is not None or _stated(identity) != hashlib.sha256(content).hexdigest():
         raise UserError(f"{path} is damaged: {CHECKPOINT} in it is not what was exported. Copy it again.")

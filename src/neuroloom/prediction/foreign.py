@@ -1,0 +1,205 @@
+"""Affinities by somebody else's network, in tiles of the extents that it takes.
+
+Where its affinities are kept at the first voxel of an edge instead of the second, that of v and v + 1 is ours of v + 1:
+a tile's output begins a voxel earlier, and each such channel is cut a voxel earlier along its own axis.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuroloom.errors import UserError
+from neuroloom.models.foreign import ForeignModel, ForeignNetwork, read_foreign
+from neuroloom.networks.memory import keep_freed_memory, memory_there
+from neuroloom.networks.precision import choose_device
+from neuroloom.prediction.interface import Report
+from neuroloom.prediction.planning import balanced_block
+from neuroloom.prediction.predictor import check_raw, is_out_of_memory
+from neuroloom.prediction.tiles import to_uint8
+from neuroloom.project import NEAREST
+from neuroloom.volume import Volume
+from neuroloom.volume.array import Triple
+
+BLOCK = 256
+"""Voxels of a block along an axis, about; how many operations they take is not known."""
+
+BYTES_PER_VOXEL = 1000
+"""Of the input of a tile, that a network is taken to need: 64 feature maps in float32, four times."""
+
+
+def foreign_block(shape: Triple, model: ForeignModel) -> Triple:
+    """A block for a volume: all parts of an axis about equal, multiples of the network's factor.
+
+    Args:
+        shape: The volume's extent in voxels.
+        model: What predicts.
+    """
+    return balanced_block(shape, model.factor, (BLOCK, BLOCK, BLOCK))
+
+
+class ForeignPredictor:
+    """Affinities of any region of raw, from somebody else's network; like a `Predictor`.
+
+    Args:
+        declaration: The file that declares it, or a package of bioimage.io.
+        device: "auto", "cpu", "cuda", …
+
+    Attributes:
+        factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
+        margin: Voxels of raw read before a region's begin, z y x.
+        neighborhood: Offsets of the affinities, z y x, the nearest as everywhere here.
+        channels: Affinities per voxel.
+
+    Raises:
+        UserError: The declaration or the network is missing, damaged or wrong.
+    """
+
+    def __init__(self, declaration: Path, device: str = "auto") -> None:
+        keep_freed_memory()
+        self.model = read_foreign(declaration)
+        self.said = self.model.declaration
+        self.device = choose_device(device)
+        self.network = ForeignNetwork(self.model, self.device)
+        self.factor = self.model.factor
+        self._tiles = self.said.tiles
+        z, y, x = (along.margin for along in self._tiles)
+        self.margin: Triple = (z, y, x)
+        offsets = (*NEAREST, *self.said.neighborhood[3:]) if self.said.is_turned else self.said.neighborhood
+        self.neighborhood = [list(offset) for offset in offsets]
+        self.channels = len(self.neighborhood)
+        # not what is free: a run that goes on later gives the same bytes
+        self._voxels = memory_there(self.device) // 4 // BYTES_PER_VOXEL
+
+    def check_volume(self, raw: Volume) -> None:
+        """Refuse raw that the network was not trained for, and a network that does not do what is declared.
+
+        Raises:
+            UserError: Another voxel size or number type; another extent, number of channels or range comes out.
+        """
+        check_raw(raw, self.said.voxel_size, self.model.path)
+        extents = [self.said.input]
+        if any(self.said.step):
+            z, y, x = (extent + step for extent, step in zip(self.said.input, self.said.step, strict=True))
+            extents.append((z, y, x))
+        for extent in extents:
+            self._run(self._normalised(np.random.default_rng(0).integers(0, 256, extent, np.uint8)))
+
+    def input_shape(self, shape: Triple) -> Triple:
+        """Extent of raw needed for a region, in voxels.
+
+        Args:
+            shape: The region's extent in voxels.
+        """
+        z, y, x = (along.region(n) + along.context for along, n in zip(self._tiles, shape, strict=True))
+        return z, y, x
+
+    def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
+        """Predict a region.
+
+        Args:
+            raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
+            shape: The region's extent in voxels.
+            report: Called now and then with the share of the work that is done.
+
+        Returns:
+            `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1.
+
+        Raises:
+            UserError: Raw holds NaN, or the network gives something else than is declared.
+        """
+        values = self._normalised(raw)
+        z, y, x = (along.region(n) for along, n in zip(self._tiles, shape, strict=True))
+        while True:
+            tile = self._choose_tile((z, y, x))
+            try:
+                found = self._run_tiled(values, (z, y, x), tile, report)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # outside of `except`, which would hold on to what the failed tile takes
+            self._take_smaller_tiles(tile)
+        return np.ascontiguousarray(found[:, : shape[0], : shape[1], : shape[2]])
+
+    def _normalised(self, raw: NDArray[Any]) -> torch.Tensor:
+        values = normalise(raw, self.said.raw_range)[0, 0]
+        if not bool(torch.isfinite(values).all()):
+            raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
+        return values
+
+    def _run(self, values: torch.Tensor) -> torch.Tensor:
+        try:
+            return self.network(values.to(self.device))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise UserError(
+                f"{self.model.path}: the network cannot be run on {list(values.shape)} voxels ({lines[-1].strip()}). "
+                "Correct `input`, `step` or `input_axes` in the declaration."
+            ) from error
+
+    def _run_tiled(self, values: torch.Tensor, region: Triple, tile: Triple, report: Report) -> NDArray[np.uint8]:
+        result = np.empty((self.channels, *region), np.uint8)
+        along_axes = (along.begins(n, t) for along, n, t in zip(self._tiles, region, tile, strict=True))
+        begins = list(itertools.product(*along_axes))
+        needed = [t + along.context for along, t in zip(self._tiles, tile, strict=True)]
+        for number, begin in enumerate(begins, start=1):
+            seen = tuple(slice(b, b + n) for b, n in zip(begin, needed, strict=True))
+            output = to_uint8(self._run(values[seen])).cpu().numpy()
+            place = tuple(slice(b, b + t) for b, t in zip(begin, tile, strict=True))
+            for channel, kept in enumerate(output):
+                result[channel][place] = kept[self._cut(channel, tile)]
+            report(number / len(begins))
+        return result
+
+    def _cut(self, channel: int, tile: Triple) -> tuple[slice, ...]:
+        """Where a tile's affinities lie in the output."""
+        begins = [halo + self.said.is_turned for halo in self.said.halo]
+        if self.said.is_turned and channel < len(NEAREST):
+            begins[channel] -= 1
+        return tuple(slice(b, b + t) for b, t in zip(begins, tile, strict=True))
+
+    def _choose_tile(self, region: Triple) -> Triple:
+        """The largest tile that the memory holds, by a rule of thumb; the smallest where none does."""
+        for parts in range(1, max(region) + 1):
+            target = math.ceil(max(region) / parts)
+            z, y, x = (along.tile(n, target) for along, n in zip(self._tiles, region, strict=True))
+            needed = [t + along.context for along, t in zip(self._tiles, (z, y, x), strict=True)]
+            if math.prod(needed) <= self._voxels:
+                break
+        return z, y, x
+
+    def _take_smaller_tiles(self, tile: Triple) -> None:
+        """Remember that a tile was too large."""
+        if tile == tuple(along.smallest for along in self._tiles):
+            raise UserError(
+                f"The memory of {self.device} does not suffice to run {self.model.path} once. End other programs that "
+                "use it, or declare a smaller `input` and `output`."
+            )
+        self._voxels = math.prod(t + along.context for along, t in zip(self._tiles, tile, strict=True)) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def normalise(raw: NDArray[Any], target: tuple[float, float]) -> torch.Tensor:
+    """Raw as networks take it.
+
+    Args:
+        raw: `(z, y, x)` uint8, or float32 in [0, 1].
+        target: What 0 and 1 (uint8: 0 and 255) become.
+
+    Returns:
+        `(1, 1, z, y, x)` float32.
+    """
+    low, high = target
+    scale = 255.0 if raw.dtype == np.uint8 else 1.0
+    values = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))[None, None]
+    return values.mul_((high - low) / scale).add_(low)
