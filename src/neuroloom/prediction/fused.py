@@ -10,7 +10,7 @@ same place into the affinity network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,17 @@ def extents(networks: Sequence[UNetParameters], tile: Triple) -> list[Triple]:
     return found
 
 
-def run_fused(parts: Sequence[Part], raw: torch.Tensor, tile: Triple, like: torch.Tensor) -> Iterator[torch.Tensor]:
+def _nothing(share: float) -> None:
+    pass
+
+
+def run_fused(
+    parts: Sequence[Part],
+    raw: torch.Tensor,
+    tile: Triple,
+    like: torch.Tensor,
+    report: Callable[[float], None] = _nothing,
+) -> Iterator[torch.Tensor]:
     """What the last network gives for a tile, slab by slab.
 
     Args:
@@ -59,6 +69,7 @@ def run_fused(parts: Sequence[Part], raw: torch.Tensor, tile: Triple, like: torc
         raw: `(z, y, x)` uint8, or float32 in [0, 1]; its extent is the first of `extents`.
         tile: Extent of the tile in voxels, multiples of the networks' factors.
         like: Networks compute in its number format and on its device.
+        report: Called with the share of raw that is taken: long before the first planes come out.
 
     Yields:
         `(channels, n, y, x)` uint8, until the tile is full.
@@ -67,7 +78,8 @@ def run_fused(parts: Sequence[Part], raw: torch.Tensor, tile: Triple, like: torc
     seen = extents([part.network.geometry for part in parts], tile)
     wanted = [*seen[1:], tile]
     for part, shape, asked in zip(parts, seen, wanted, strict=True):
-        slabs = map(_Quantise(asked), _one(part, raw, slabs, shape, like))
+        slabs = map(_Quantise(asked), _one(part, raw, slabs, shape, like, report))
+        report = _nothing  # the first network's part is told
         half = [lost // 2 for lost in context(part.network.geometry)]
         z, y, x = (slice(h, h + n) for h, n in zip(half, asked, strict=True))
         raw = raw[z, y, x]  # what lies where this network's output lies
@@ -91,13 +103,19 @@ class _Quantise:
 
 
 def _one(
-    part: Part, raw: torch.Tensor, descriptors: Iterator[torch.Tensor] | None, shape: Triple, like: torch.Tensor
+    part: Part,
+    raw: torch.Tensor,
+    descriptors: Iterator[torch.Tensor] | None,
+    shape: Triple,
+    like: torch.Tensor,
+    report: Callable[[float], None],
 ) -> Iterator[torch.Tensor]:
     low, high = part.raw_range
     scale = (high - low) / (255 if raw.dtype == torch.uint8 else 1)
     waiting = Kept()
 
     def load(begin: int, end: int, place: torch.Tensor) -> None:
+        report(begin / shape[0])
         first = 0
         for name in SETUPS[part.setup].inputs:
             if name == "raw":

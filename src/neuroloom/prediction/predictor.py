@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,22 @@ class Predictor:
     @torch.inference_mode()
     def _run(self, raw: torch.Tensor, shape: Triple, outer: Triple, tile: Triple, report: Report) -> NDArray[np.uint8]:
         result = torch.empty((self.channels, *shape), dtype=torch.uint8, device=self.device)
-        area, done = outer[1] * outer[2], 0
+        done = 0.0
         for (z, y, x), extent in tiles_of(outer, tile):
+            part = math.prod(extent) / math.prod(outer)
             seen = extents(self.geometries, extent)[0]
             window = raw[z : z + seen[0], y : y + seen[1], x : x + seen[2]]
-            for slab in run_fused(self._parts, window, extent, self._like):
+
+            def told(share: float, done: float = done, part: float = part) -> None:
+                report(done + share * part)
+
+            for slab in run_fused(self._parts, window, extent, self._like, told):
                 place = result[:, z : z + slab.shape[1], y : y + extent[1], x : x + extent[2]]
                 affinities = slab[self._first : self._first + self.channels]
                 place[:] = affinities[:, : place.shape[1], : place.shape[2], : place.shape[3]]
                 z += slab.shape[1]
-                done += slab.shape[1] * extent[1] * extent[2]
-                report(done / (outer[0] * area))
+            done += part
+            report(done)
         return result.cpu().numpy()
 
     def _take_smaller_tiles(self, tile: Triple) -> None:
