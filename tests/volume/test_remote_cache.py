@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from http_folder import served
@@ -77,6 +77,7 @@ def test_parts_of_shards_are_kept(tmp_path: Path, limit: Limit) -> None:
     assert 0 < counts[0] == counts[1]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=40))
 def test_the_bound_holds_and_the_least_recently_used_go_first(bound: int, uses: list[tuple[int, int]]) -> None:
     files = RecentFiles(bound)

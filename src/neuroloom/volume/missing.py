@@ -11,8 +11,7 @@ Programs leave out the files of chunks that are 0 everywhere, so a missing chunk
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import zarr
 from zarr.storage import LocalStore
@@ -32,13 +31,15 @@ def find_missing(
         begin: First voxel, z y x.
         shape: Extent in voxels, z y x.
     """
+    are_stored = _teller(array)
+    if are_stored is None:
+        return []
     grid = stored_grid(array)
     first = (*(0 for _ in array.shape[:-3]), *begin)
     extent = (*array.shape[:-3], *shape)
     spans = [range(b // g, -(-(b + e) // g)) for b, e, g in zip(first, extent, grid, strict=True)]
     indices = list(itertools.product(*spans))
-    there = _are_stored(array, indices)
-    lost = sorted({index[-3:] for index, stored in zip(indices, there, strict=True) if not stored})
+    lost = sorted({index[-3:] for index, stored in zip(indices, are_stored(indices), strict=True) if not stored})
     z, y, x = grid[-3:]
     return [(i * z, j * y, k * x) for i, j, k in lost]
 
@@ -48,15 +49,13 @@ def stored_grid(array: zarr.Array | DirectArray) -> Index:
     return array.chunks if isinstance(array, DirectArray) else array.shards or array.chunks
 
 
-def _are_stored(array: zarr.Array | DirectArray, indices: Sequence[Index]) -> list[bool]:
+def _teller(array: zarr.Array | DirectArray) -> Callable[[Sequence[Index]], list[bool]] | None:
+    """What tells which chunks, by their indices, are stored; None where nothing does."""
     if isinstance(array, DirectArray):
-        return array.are_stored(indices)
+        return array.are_stored if array.file.stored is not None else None
     store = array.store_path.store
-    if isinstance(store, RemoteStore):
-        root = store.url
-    elif isinstance(store, LocalStore):
-        root = str(Path(store.root))
-    else:
-        return [True] * len(indices)
+    root = store.url if isinstance(store, RemoteStore) else str(store.root) if isinstance(store, LocalStore) else None
+    if root is None:
+        return None
     prefix = f"{array.path}/" if array.path else ""
-    return Place(root).exist([prefix + array.metadata.encode_chunk_key(index) for index in indices])
+    return lambda indices: Place(root).exist([prefix + array.metadata.encode_chunk_key(index) for index in indices])

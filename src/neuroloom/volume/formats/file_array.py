@@ -106,9 +106,8 @@ class DirectArray:
         return data.transpose(*rest, *self.order)[(0,) * len(rest)]
 
     def are_stored(self, chunks: Sequence[Index]) -> list[bool]:
-        """Which chunks, by their indices along the axes here, the file holds; all of them where it cannot tell."""
-        if self.file.stored is None:
-            return [True] * len(chunks)
+        """Which chunks, by their indices along the axes here, the file holds; of a file that can tell."""
+        assert self.file.stored is not None
         places = [dict(zip(self.order, index, strict=True)) for index in chunks]
         return self.file.stored([tuple(p.get(axis, 0) for axis in range(len(self.file.shape))) for p in places])
 
