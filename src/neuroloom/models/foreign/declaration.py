@@ -201,7 +201,7 @@ def read_foreign(path: Path) -> ForeignModel:
     path = path.resolve()
     text = "" if path.suffix == PACKAGE else _read(path)
     try:
-        declared = tomllib.loads(text) if text else {"file": path.name}
+        declared = {"file": path.name} if path.suffix == PACKAGE else tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is no valid TOML: {error}. Correct that line.") from error
     package = _package(path, declared)
