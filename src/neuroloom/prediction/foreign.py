@@ -30,9 +30,6 @@ from neuroloom.volume.array import Triple
 BLOCK = 256
 """Voxels of a block along an axis, about; how many operations they take is not known."""
 
-BYTES_PER_VOXEL = 1000
-"""Of the input of a tile, that a network is taken to need: 64 feature maps in float32, four times."""
-
 
 def foreign_block(shape: Triple, model: ForeignModel) -> Triple:
     """A block for a volume: all parts of an axis about equal, multiples of the network's factor.
@@ -50,6 +47,7 @@ class ForeignPredictor:
     Args:
         declaration: The file that declares it, or a package of bioimage.io.
         device: "auto", "cpu", "cuda", …
+        precision: As `ForeignNetwork` takes it.
 
     Attributes:
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
@@ -61,12 +59,12 @@ class ForeignPredictor:
         UserError: The declaration or the network is missing, damaged or wrong.
     """
 
-    def __init__(self, declaration: Path, device: str = "auto") -> None:
+    def __init__(self, declaration: Path, device: str = "auto", precision: str = "auto") -> None:
         keep_freed_memory()
         self.model = read_foreign(declaration)
         self.said = self.model.declaration
-        self.device = choose_device(device)
-        self.network = ForeignNetwork(self.model, self.device)
+        self.network = ForeignNetwork(self.model, choose_device(device), precision)
+        self.device = self.network.device
         self.factor = self.model.factor
         self._tiles = self.said.tiles
         z, y, x = (along.margin for along in self._tiles)
@@ -75,7 +73,9 @@ class ForeignPredictor:
         self.neighborhood = [list(offset) for offset in offsets]
         self.channels = len(self.neighborhood)
         # not what is free: a run that goes on later gives the same bytes
-        self._voxels = memory_there(self.device) // 4 // BYTES_PER_VOXEL
+        there = memory_there(self.device)
+        memory = 0.8 * there if self.device.type == "cuda" else there / 4
+        self._voxels = memory / self.network.bytes_per_voxel
 
     def check_volume(self, raw: Volume) -> None:
         """Refuse raw that the network was not trained for, and a network that does not do what is declared.
@@ -85,7 +85,7 @@ class ForeignPredictor:
         """
         check_raw(raw, self.said.voxel_size, self.model.path)
         extents = [self.said.input]
-        if any(self.said.step):
+        if self.said.grows and any(self.said.step):
             z, y, x = (extent + step for extent, step in zip(self.said.input, self.said.step, strict=True))
             extents.append((z, y, x))
         for extent in extents:
@@ -136,7 +136,7 @@ class ForeignPredictor:
 
     def _run(self, values: torch.Tensor) -> torch.Tensor:
         try:
-            return self.network(values.to(self.device))
+            return self.network(values)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -184,6 +184,6 @@ class ForeignPredictor:
                 f"The memory of {self.device} does not suffice to run {self.model.path} once. End other programs that "
                 "use it, or declare a smaller `input` and `output`."
             )
-        self._voxels = math.prod(t + along.context for along, t in zip(self._tiles, tile, strict=True)) // 2
+        self._voxels = math.prod(t + along.context for along, t in zip(self._tiles, tile, strict=True)) / 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

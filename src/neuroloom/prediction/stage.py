@@ -102,7 +102,7 @@ class Predict(Stage):
 def _predictor(checkpoint: Path, device: str, precision: str) -> Predictor | ForeignPredictor:
     """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
     if is_foreign(checkpoint):
-        return ForeignPredictor(checkpoint, device)
+        return ForeignPredictor(checkpoint, device, precision)
     return Predictor(checkpoint, device, precision)
 
 

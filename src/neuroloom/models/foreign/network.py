@@ -1,4 +1,4 @@
-"""Running somebody else's network: TorchScript by PyTorch, ONNX by onnxruntime, in float32.
+"""Running somebody else's network: TorchScript by PyTorch, ONNX by onnxruntime.
 
 Both hold a computation and its weights, no Python: nothing is unpickled, and no code of a package is run.
 """
@@ -14,6 +14,7 @@ import torch
 
 from neuroloom.errors import UserError
 from neuroloom.models.foreign.declaration import ForeignModel
+from neuroloom.networks.precision import autocast, choose_precision
 from neuroloom.volume.array import Triple
 
 Run = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -22,22 +23,40 @@ Run = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 TOLERANCE = 1e-3
 """By which affinities may leave 0 to 1, for rounding."""
 
+BYTES_PER_MAP = 32.0
+"""That a U-Net takes per voxel of its input and feature map of its first layer: four such layers at once in float32,
+and as much again for copies."""
+
+LEAST_BYTES, UNKNOWN_BYTES = 200.0, 1000.0
+"""Per voxel of the input: that any network takes; and of one whose layers cannot be seen, 32 feature maps."""
+
 
 class ForeignNetwork:
     """Somebody else's network as a function from raw to affinities.
 
     Args:
         model: What it is.
-        device: Where it runs; ONNX runs on a GPU if the onnxruntime that is installed can.
+        device: Where it shall run; ONNX runs on a GPU if the onnxruntime that is installed can.
+        precision: "bf16" or "fp16" for TorchScript whose convolutions are to run so; everything else runs in float32,
+            "auto" too, since nobody knows how others' networks bear rounding.
+
+    Attributes:
+        device: Where it runs.
+        bytes_per_voxel: Of memory, about, per voxel of the input; the least where memory that does not suffice is told.
 
     Raises:
         UserError: The file cannot be read as what it is said to be, or onnxruntime is not installed.
     """
 
-    def __init__(self, model: ForeignModel, device: torch.device) -> None:
+    def __init__(self, model: ForeignModel, device: torch.device, precision: str = "auto") -> None:
         self.model = model
-        self.device = device
-        self._run = (_torchscript if model.network.kind == "torchscript" else _onnx)(model, device)
+        if model.network.kind == "torchscript":
+            self.device = device
+            self._run, needed = _torchscript(model, device, precision)
+        else:
+            self.device, self._run = _onnx(model, device)
+            needed = UNKNOWN_BYTES
+        self.bytes_per_voxel = max(LEAST_BYTES, needed) if self.device.type == "cpu" else LEAST_BYTES
 
     @torch.inference_mode()
     def __call__(self, raw: torch.Tensor) -> torch.Tensor:
@@ -55,7 +74,7 @@ class ForeignNetwork:
         """
         said = self.model.declaration
         axes = said.input_axes
-        values = raw.permute(*("zyx".index(axis) for axis in axes if axis in "zyx"))
+        values = raw.to(self.device).permute(*("zyx".index(axis) for axis in axes if axis in "zyx"))
         for place, axis in enumerate(axes):
             if axis not in "zyx":
                 values = values.unsqueeze(place)
@@ -110,7 +129,8 @@ class ForeignNetwork:
         return UserError(f"{self.model.path}, `{key}`: {reason}. Correct the declaration.")
 
 
-def _torchscript(model: ForeignModel, device: torch.device) -> Run:
+def _torchscript(model: ForeignModel, device: torch.device, wanted: str) -> tuple[Run, float]:
+    """How to run it, and bytes per voxel of its input."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -121,17 +141,24 @@ def _torchscript(model: ForeignModel, device: torch.device) -> Run:
             "to; save the network there with `torch.jit.script(network).save(…)` or `torch.jit.trace`."
         ) from error
 
-    module = loaded.eval()
+    # convolutions are faster so, and sized by what the first of them gives
+    module = loaded.eval().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    kernels = (weight for weight in module.parameters() if weight.ndim == 5)
+    first = next(kernels, None)
+    precision = "fp32" if wanted == "auto" else choose_precision(device, wanted)
 
     def run(values: torch.Tensor) -> Sequence[torch.Tensor]:
         # what is optimised after some runs may be rounded otherwise than before
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        with torch.jit.optimized_execution(False), autocast(device, precision):  # type: ignore[attr-defined]
+            if values.ndim == 5:
+                values = values.contiguous(memory_format=torch.channels_last_3d)
             return _tensors(module(values))
 
-    return run
+    return run, 0.0 if first is None else BYTES_PER_MAP * first.shape[0]
 
 
-def _onnx(model: ForeignModel, device: torch.device) -> Run:
+def _onnx(model: ForeignModel, device: torch.device) -> tuple[torch.device, Run]:
+    """Where and how it runs."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -147,6 +174,8 @@ def _onnx(model: ForeignModel, device: torch.device) -> Run:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    else:
+        device = torch.device("cpu")
     try:
         session = onnxruntime.InferenceSession(model.network.read(), options, providers=providers)
     except Exception as error:  # of many types; all of them mean that the bytes are not a whole ONNX network
@@ -165,7 +194,7 @@ def _onnx(model: ForeignModel, device: torch.device) -> Run:
             raise RuntimeError(str(error)) from error
         return [torch.from_numpy(output) for output in outputs]
 
-    return run
+    return device, run
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:
