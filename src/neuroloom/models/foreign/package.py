@@ -159,8 +159,8 @@ def _load(path: Path) -> Any:
         described = load_description(path, format_version="latest", perform_io_checks=False)
     except Exception as error:  # of many types, among them those of the library that reads YAML
         raise UserError(
-            f"{path} is no valid package of bioimage.io: {type(error).__name__}. Copy it again, or ask its author for a "
-            "valid one."
+            f"{path} is no valid package of bioimage.io: {type(error).__name__}. Copy it again, or ask its author for "
+            "a valid one."
         ) from error
     if isinstance(described, InvalidDescr):
         first = described.validation_summary.errors[0]
