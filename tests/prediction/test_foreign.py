@@ -60,11 +60,14 @@ def test_edges_are_those_of_the_volume(
 
 
 @pytest.mark.parametrize("mirrors", [1, 4])
-@pytest.mark.parametrize(("step", "block"), [(None, (18, 16, 14)), ([2, 2, 2], (6, 20, 16))])
+@pytest.mark.parametrize(
+    ("step", "grows", "block"),
+    [(None, True, (18, 16, 14)), ([2, 2, 2], True, (6, 20, 16)), ([3, 2, 2], False, (6, 20, 16))],
+)
 def test_edges_that_are_kept_at_their_other_end(
-    volume: Source, tmp_path: Path, step: list[int] | None, block: tuple[int, int, int], mirrors: int
+    volume: Source, tmp_path: Path, step: list[int] | None, grows: bool, block: tuple[int, int, int], mirrors: int
 ) -> None:
-    model = declare_edges(tmp_path / "n.toml", TURNED, step=step)
+    model = declare_edges(tmp_path / "n.toml", TURNED, step=step, grows=grows)
     found = predict(model, volume, block, mirrors)
     np.testing.assert_array_equal(found, edges(RAW, NEAREST))
 
@@ -90,7 +93,7 @@ def test_our_own_network_as_somebody_elses(volume: Source, tmp_path: Path, setup
     model = declare_checkpoint(tmp_path / "n.toml", checkpoint)
     for block in ((12, 16, 34), (24, 30, 34)):
         assert np.abs(predict(model, volume, block, mirrors) - expected).max() <= 1
-    fixed = declare_checkpoint(tmp_path / "fixed.toml", checkpoint, step=None)  # one tile: two voxels each way
+    fixed = declare_checkpoint(tmp_path / "fixed.toml", checkpoint, grows=False)
     shape = (4, 6, 8)
     some, same = ForeignPredictor(model, "cpu"), ForeignPredictor(fixed, "cpu")
     raw = np.pad(RAW, 40, mode="reflect")

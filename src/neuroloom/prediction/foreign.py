@@ -85,7 +85,7 @@ class ForeignPredictor:
         """
         check_raw(raw, self.said.voxel_size, self.model.path)
         extents = [self.said.input]
-        if any(self.said.step):
+        if self.said.grows and any(self.said.step):
             z, y, x = (extent + step for extent, step in zip(self.said.input, self.said.step, strict=True))
             extents.append((z, y, x))
         for extent in extents:

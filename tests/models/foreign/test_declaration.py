@@ -51,8 +51,15 @@ def test_weights_beside_an_onnx_file_belong_to_it(tmp_path: Path) -> None:
         ({"channels": [0, 1]}, r"line \d: `channels`: 2 given; expected 3, one for each of `neighborhood`"),
         ({"output": [10, 9, 7]}, r"line 5: `output`: \[10, 9, 7\] cannot lie in the middle of `input`, \[14, 13, 12\]"),
         ({"output": [16, 9, 8]}, r"`output`: \[16, 9, 8\] cannot lie in the middle"),
-        ({"halo": [5, 0, 0]}, r"`halo`: with \[5, 0, 0\], nothing is left of `output`, \[10, 9, 8\]"),
-        ({"neighborhood": TURNED, "input": [5, 5, 5], "output": [1, 1, 1]}, r"`halo`: .* nothing is left of `output`"),
+        ({"halo": [5, 0, 0]}, r"`halo`: with \[5, 0, 0\], nothing is left of the output, \[10, 9, 8\]"),
+        (
+            {"neighborhood": TURNED, "input": [5, 5, 5], "output": [1, 1, 1]},
+            r"`halo`: .* nothing is left of the output",
+        ),
+        (
+            {"step": [4, 4, 4], "grows": False, "halo": [4, 0, 0]},
+            r"with \[4, 0, 0\], less than a step is left of the out",
+        ),
         ({"step": [0, -1, 0]}, r"`step\[1\]` is -1; expected greater than or equal to 0"),
         ({"raw_range": [1, 1]}, r"`raw_range`: both ends are equal"),
         ({"output_is": "logit"}, r"`output_is` is 'logit'; expected 'affinities' or 'logits'; did you mean 'logits'"),

@@ -15,21 +15,23 @@ from neuroloom.models.foreign.geometry import AxisTiles
     step=st.integers(0, 12),
     halo=st.integers(0, 12),
     before=st.integers(0, 1),
+    may_grow=st.booleans(),
     size=st.integers(1, 200),
     target=st.integers(1, 200),
 )
 def test_tiles_fit_the_network_and_cover_the_region(
-    output: int, lost: int, step: int, halo: int, before: int, size: int, target: int
+    output: int, lost: int, step: int, halo: int, before: int, may_grow: bool, size: int, target: int
 ) -> None:
     extent = output + 2 * lost
-    assume(step > 0 or output - 2 * halo - before > 0)
-    tiles = AxisTiles.of(extent, output, step, halo, before)
+    assume((step > 0 and may_grow) or output - 2 * halo - before >= max(step, 1))
+    tiles = AxisTiles.of(extent, output, step, halo, before, may_grow)
     region = tiles.region(size)
     tile = tiles.tile(region, target)
     needed = tile + tiles.context
     # the network takes it: what is declared, or more by a multiple of the step
     grown = needed - extent
-    assert grown == 0 if step == 0 else (grown >= 0 and grown % step == 0)
+    assert grown == 0 if step == 0 or not may_grow else (grown >= 0 and grown % step == 0)
+    assert step == 0 or tiles.factor == step
     # from `before` on, all of the tile lies in what is used of the output, and in the middle of the input
     assert halo + before + tile + halo <= output + grown
     assert tiles.margin == lost + halo + before
@@ -45,4 +47,6 @@ def test_tiles_fit_the_network_and_cover_the_region(
 def test_nothing_left() -> None:
     with pytest.raises(ValueError, match="nothing is left"):
         AxisTiles.of(20, 8, 0, 4, 0)
+    with pytest.raises(ValueError, match="less than a step is left"):
+        AxisTiles.of(20, 8, 4, 2, 1, grows=False)
     assert AxisTiles.of(20, 8, 4, 4, 0).smallest == 4  # a larger input leaves something

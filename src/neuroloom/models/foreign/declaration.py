@@ -52,9 +52,10 @@ class Declaration(Section):
     output: PositiveTriple = Field(description="the extent that it then gives, from the middle of the input")
     step: NotNegativeTriple = Field(
         (0, 0, 0),
-        description="voxels by which input and output may grow together; moved by as much, the network must give the "
-        "same (what it pools by: 8 where it halves three times); 0: they may not grow",
+        description="voxels by which the network must be moved to give the same again: all that it pools by, 8 where "
+        "it halves three times; tiles begin at multiples of it; 0: not known, so they begin at multiples of the output",
     )
+    grows: bool = Field(True, description="whether input and output may be larger by multiples of `step`")
     halo: NotNegativeTriple = Field(
         (0, 0, 0),
         validate_default=True,
@@ -111,13 +112,12 @@ class Declaration(Section):
     @field_validator("halo")
     @classmethod
     def _something_is_left(cls, halo: Triple, info: ValidationInfo) -> Triple:
-        if {"input", "output", "step", "neighborhood"} <= info.data.keys():
+        names = ("input", "output", "step", "grows", "neighborhood")
+        if {*names} <= info.data.keys():
             try:
-                _tiles(**{name: info.data[name] for name in ("input", "output", "step", "neighborhood")}, halo=halo)
+                _tiles(**{name: info.data[name] for name in names}, halo=halo)
             except ValueError as error:
-                raise ValueError(
-                    f"with {list(halo)}, nothing is left of `output`, {list(info.data['output'])}"
-                ) from error
+                raise ValueError(f"with {list(halo)}, {error}, {list(info.data['output'])}") from error
         return halo
 
     @field_validator("raw_range")
@@ -148,7 +148,7 @@ class Declaration(Section):
     @property
     def tiles(self) -> tuple[AxisTiles, AxisTiles, AxisTiles]:
         """Tiles along z, y, x."""
-        return _tiles(self.input, self.output, self.step, self.halo, self.neighborhood)
+        return _tiles(self.input, self.output, self.step, self.grows, self.halo, self.neighborhood)
 
 
 def _turned(offsets: tuple[Triple, ...]) -> tuple[Triple, ...]:
@@ -156,10 +156,10 @@ def _turned(offsets: tuple[Triple, ...]) -> tuple[Triple, ...]:
 
 
 def _tiles(
-    input: Triple, output: Triple, step: Triple, halo: Triple, neighborhood: tuple[Triple, ...]
+    input: Triple, output: Triple, step: Triple, grows: bool, halo: Triple, neighborhood: tuple[Triple, ...]
 ) -> tuple[AxisTiles, AxisTiles, AxisTiles]:
     before = int(neighborhood[:3] == _turned(NEAREST))
-    z, y, x = (AxisTiles.of(*along, before) for along in zip(input, output, step, halo, strict=True))
+    z, y, x = (AxisTiles.of(*along, before, grows) for along in zip(input, output, step, halo, strict=True))
     return z, y, x
 
 

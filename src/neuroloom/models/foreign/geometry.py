@@ -5,9 +5,9 @@
     used             halo |<-- before -->|<-- tile -->|<-- rest -->| halo
 
 A network that pools repeats itself only when it is moved by its step, so tiles begin at multiples of it and are
-multiples of it: `rest`, less than a step, is cut off. Without a step there is one tile, all that is used of the output,
-and tiles begin at multiples of that. `before` is a voxel that affinities look back to where they are declared the other
-way round.
+multiples of it: `rest`, less than a step, is cut off. Where no step is known, the tile is all that is used of the
+output, and tiles begin at multiples of that. `before` is a voxel that affinities look back to where they are declared
+the other way round.
 """
 
 from __future__ import annotations
@@ -35,27 +35,29 @@ class AxisTiles:
     grows: bool
 
     @classmethod
-    def of(cls, extent: int, output: int, step: int, halo: int, before: int) -> AxisTiles:
+    def of(cls, extent: int, output: int, step: int, halo: int, before: int, grows: bool = True) -> AxisTiles:
         """The tiles of a network.
 
         Args:
             extent: Of the input.
             output: Of the output, smaller by an even number.
-            step: By which both may grow; 0 where they may not.
+            step: Moved by it, the network repeats itself; 0 where that is not known.
             halo: At either end of the output, not used.
             before: Voxels of the output before a tile that belong to it.
+            grows: Whether input and output may grow by steps.
 
         Raises:
-            ValueError: Nothing is left of the output.
+            ValueError: Nothing, or less than a step, is left of the output.
         """
         used = output - 2 * halo - before
-        if step == 0 and used < 1:
-            raise ValueError("nothing is left of the output")
-        growth = max(0, -(-(step - used) // step)) * step if step else 0
+        grows = grows and step > 0
+        if not grows and used < max(step, 1):
+            raise ValueError("less than a step is left of the output" if step else "nothing is left of the output")
+        growth = max(0, -(-(step - used) // step)) * step if grows else 0
         factor = step or used
         smallest = (used + growth) // factor * factor
         margin = (extent - output) // 2 + halo + before
-        return cls(factor, smallest, margin, extent + growth - smallest, step > 0)
+        return cls(factor, smallest, margin, extent + growth - smallest, grows)
 
     def region(self, size: int) -> int:
         """What tiles cover that hold `size` voxels."""

@@ -155,7 +155,13 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path} is no zip file, or damaged. Copy it again.") from error
     if not names & {"rdf.yaml", "bioimageio.yaml"}:
         raise UserError(f"{path} is no package of bioimage.io: it holds no rdf.yaml. Name a model's .zip file.")
-    described = load_description(path, format_version="latest", perform_io_checks=False)
+    try:
+        described = load_description(path, format_version="latest", perform_io_checks=False)
+    except Exception as error:  # of many types, among them those of the library that reads YAML
+        raise UserError(
+            f"{path} is no valid package of bioimage.io: {type(error).__name__}. Copy it again, or ask its author for "
+            "a valid one."
+        ) from error
     if isinstance(described, InvalidDescr):
         first = described.validation_summary.errors[0]
         place = ".".join(str(part) for part in first.loc)
