@@ -119,8 +119,8 @@ def _one(
         first = 0
         for name in SETUPS[part.setup].inputs:
             if name == "raw":
-                place[0, first] = raw[begin:end]
-                place[0, first].mul_(scale).add_(low)
+                # scaled in float32: bf16 would round twice, and most where grey values are in the middle
+                place[0, first] = raw[begin:end].float().mul_(scale).add_(low)
                 first += 1
             else:
                 assert descriptors is not None
