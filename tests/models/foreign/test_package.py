@@ -97,29 +97,31 @@ def test_what_it_says_otherwise(exported: Path, tmp_path: Path) -> None:
     [
         (
             [("        unit: nanometer\n", "")],
-            r"`voxel_size` has to be declared, since the package gives its axis z in no unit",
+            r"`voxel_size`, since the package gives its axis z in no unit",
         ),
-        ([("unit: nanometer", "unit: foot")], r"`voxel_size` has to be declared, since .* axis z in foot"),
+        ([("unit: nanometer", "unit: foot")], r"`voxel_size`, since .* axis z in foot"),
         (
             [("z_minus_1", "affinity")],
-            r"`neighborhood` has to be declared, since .* channel 'affinity', which names no",
+            r"`neighborhood`, since .* channel 'affinity', which names no",
         ),
         (
             [(SCALED, "id: zero_mean_unit_variance")],
-            r"`raw_range` has to be declared, since .* zero_mean_unit_variance",
+            r"`raw_range`, since .* zero_mean_unit_variance",
         ),
         (
             [("- 0.0\n        - 255.0", "- null\n        - null")],
-            r"`raw_range` has to be declared, since .* between which values",
+            r"`raw_range`, since .* between which values",
         ),
     ],
 )
 def test_what_it_leaves_open(exported: Path, tmp_path: Path, changes: list[tuple[str, str]], said: str) -> None:
     package = rewrite(exported, tmp_path / "n.zip", *changes)
-    with pytest.raises(UserError, match=said + r".* Write a file, such as .* with `file = \"n\.zip\"` and it"):
+    with pytest.raises(
+        UserError, match=r"n\.zip leaves open " + said + r".* Declare it in a file .* `file = \"n\.zip\"`"
+    ):
         read_foreign(package)
     path = declare(tmp_path / "n.toml", {"file": "n.zip"})
-    with pytest.raises(UserError, match=r"n\.toml: " + said + r".* Add it\."):
+    with pytest.raises(UserError, match=r"n\.toml leaves open " + said + r".* Declare it there\."):
         read_foreign(path)
     given = {"file": "n.zip", "voxel_size": [8, 8, 8], "neighborhood": NEAREST, "raw_range": [0, 1]}
     assert read_foreign(declare(path, given)).declaration.input == (34, 34, 34)
@@ -140,6 +142,56 @@ def test_what_it_leaves_open(exported: Path, tmp_path: Path, changes: list[tuple
 def test_what_cannot_be_run(exported: Path, tmp_path: Path, changes: list[tuple[str, str]], said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_foreign(rewrite(exported, tmp_path / "n.zip", *changes))
+
+
+OLDER = """\
+format_version: 0.4.10
+type: model
+name: an older one
+description: nothing
+authors: [{name: Ada Lovelace}]
+cite: [{text: nothing, doi: 10.1038/s41592-022-01711-z}]
+license: CC-BY-4.0
+documentation: README.md
+git_repo: https://github.com/a/b
+tags: [3d]
+timestamp: '2022-01-01T00:00:00'
+inputs:
+  - name: raw
+    axes: bczyx
+    data_type: uint8
+    shape: {min: [1, 1, 24, 64, 64], step: [0, 0, 8, 16, 16]}
+    preprocessing: [{name: scale_linear, kwargs: {axes: zyx, gain: [0.01], offset: [-1.0]}}]
+outputs:
+  - name: affinities
+    axes: bczyx
+    data_type: float32
+    shape: {reference_tensor: raw, scale: [1, 0, 1, 1, 1], offset: [0, 1.5, -2, 0, 0]}
+    halo: [0, 0, 4, 16, 16]
+    postprocessing: [{name: sigmoid}]
+test_inputs: [in.npy]
+test_outputs: [out.npy]
+weights:
+  torchscript: {source: weights.pt}
+"""
+
+
+def test_an_older_format(tmp_path: Path) -> None:
+    pytest.importorskip("bioimageio.core")
+    with zipfile.ZipFile(tmp_path / "n.zip", "w") as package:
+        for name in ("README.md", "in.npy", "out.npy", "weights.pt"):
+            package.writestr(name, "")
+        package.writestr("rdf.yaml", OLDER)
+    with pytest.raises(
+        UserError, match=r"n\.zip leaves open `voxel_size`, since .*; `neighborhood`, since .* Declare them"
+    ):
+        read_foreign(tmp_path / "n.zip")
+    values = {"file": "n.zip", "voxel_size": [8, 8, 8], "neighborhood": NEAREST}
+    said = read_foreign(declare(tmp_path / "n.toml", values)).declaration
+    assert (said.input, said.output) == ((24, 64, 64), (20, 64, 64))
+    assert (said.step, said.halo) == ((8, 16, 16), (4, 16, 16))
+    assert said.raw_range == pytest.approx((-1, 1.55))
+    assert said.output_is == "logits"
 
 
 def test_files_that_are_no_packages(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

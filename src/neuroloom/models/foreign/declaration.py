@@ -226,12 +226,12 @@ def _package(path: Path, declared: dict[str, Any]) -> Package | None:
         raise UserError(f"The package {file} does not exist. Name the right file.")
     number = declared.get("output_number")
     package = _described(file, *_state(file), number if isinstance(number, int) else None)
-    for key, reason in package.unsaid.items():
-        if key not in declared:
-            where = (
-                "Add it" if path != file else f'Write a file, such as their-model.toml, with `file = "{name}"` and it'
-            )
-            raise UserError(f"{path}: `{key}` has to be declared, since {reason}. {where}.")
+    unsaid = [f"`{key}`, since {reason}" for key, reason in package.unsaid.items() if key not in declared]
+    if unsaid:
+        where = "there" if path != file else f'in a file such as their-model.toml, with `file = "{name}"`'
+        raise UserError(
+            f"{path} leaves open {'; '.join(unsaid)}. Declare {'it' if len(unsaid) == 1 else 'them'} {where}."
+        )
     return package
 
 

@@ -164,8 +164,8 @@ def _load(path: Path) -> Any:
         ) from error
     if isinstance(described, InvalidDescr):
         first = described.validation_summary.errors[0]
-        place = ".".join(str(part) for part in first.loc)
-        reason = textwrap.shorten(first.msg, 160, placeholder=" …").rstrip(".")
+        place = "".join(f"{part}." for part in first.loc).removesuffix(".") or "its description"
+        reason = textwrap.shorten(first.msg.removeprefix("Value error, "), 160, placeholder=" …").rstrip(".")
         raise UserError(
             f"{path} is no valid package of bioimage.io: {place}: {reason}. Ask its author for a valid one."
         )
