@@ -111,7 +111,7 @@ pipeline = (
         network,
         loss,
         torch.optim.Adam(network.parameters(), lr=0.5e-4, betas=(0.95, 0.999)),
-        inputs={"raw": raw},
+        inputs={0: raw},
         loss_inputs={0: lsd_prediction, 1: lsds, 2: lsd_weights, 3: affs_prediction, 4: affs, 5: affs_weights},
         outputs={0: lsd_prediction, 1: affs_prediction},
         checkpoint_basename=str(folder / "reference"),
