@@ -145,8 +145,19 @@ def test_out_of_memory_takes_smaller_tiles(tmp_path: Path, monkeypatch: pytest.M
     predictor(raw, (20, 30, 40))
     assert max(asked) <= 9000  # it has learned
     most = 100
-    with pytest.raises(UserError, match=r"memory of cpu does not suffice to run .*n\.toml once"):
-        predictor(raw, (20, 30, 40))
+    create_volume(tmp_path / "v.zarr", "raw", RAW.shape, "uint8", (8, 8, 8))
+    volume = open_volume(tmp_path / "v.zarr", "raw")
+    for run in (lambda: predictor(raw, (20, 30, 40)), lambda: predictor.check_volume(volume)):
+        with pytest.raises(UserError, match=r"memory of cpu does not suffice to run .*n\.toml once"):
+            run()
+
+
+def test_tiles_fit_the_memory_that_is_given(tmp_path: Path) -> None:
+    model = declare_edges(tmp_path / "n.toml", step=[1, 1, 1])
+    shares: list[float] = []
+    predictor = ForeignPredictor(model, "cpu", memory_gb=2e-6 * 14**3 / 10)  # 200 bytes for a voxel
+    predictor(np.zeros(predictor.input_shape((20, 20, 20)), np.uint8), (20, 20, 20), shares.append)
+    assert len(shares) == 8
 
 
 def test_blocks_are_cut_evenly(tmp_path: Path) -> None:

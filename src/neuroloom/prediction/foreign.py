@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.models.foreign import ForeignModel, ForeignNetwork, read_foreign
-from neuroloom.networks.memory import keep_freed_memory, memory_there
+from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import choose_device
 from neuroloom.prediction.interface import Report
-from neuroloom.prediction.planning import balanced_block
+from neuroloom.prediction.planning import balanced_block, memory_for_tiles
 from neuroloom.prediction.predictor import check_raw, is_out_of_memory
 from neuroloom.prediction.tiles import to_uint8
 from neuroloom.project import NEAREST
@@ -48,6 +48,7 @@ class ForeignPredictor:
         declaration: The file that declares it, or a package of bioimage.io.
         device: "auto", "cpu", "cuda", …
         precision: As `ForeignNetwork` takes it.
+        memory_gb: For one tile; None for what the machine has to give.
 
     Attributes:
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
@@ -59,8 +60,9 @@ class ForeignPredictor:
         UserError: The declaration or the network is missing, damaged or wrong.
     """
 
-    def __init__(self, declaration: Path, device: str = "auto", precision: str = "auto") -> None:
-        keep_freed_memory()
+    def __init__(
+        self, declaration: Path, device: str = "auto", precision: str = "auto", memory_gb: float | None = None
+    ) -> None:
         self.model = read_foreign(declaration)
         self.said = self.model.declaration
         self.network = ForeignNetwork(self.model, choose_device(device), precision)
@@ -73,9 +75,7 @@ class ForeignPredictor:
         self.neighborhood = [list(offset) for offset in offsets]
         self.channels = len(self.neighborhood)
         # not what is free: a run that goes on later gives the same bytes
-        there = memory_there(self.device)
-        memory = 0.8 * there if self.device.type == "cuda" else there / 4
-        self._voxels = memory / self.network.bytes_per_voxel
+        self._voxels = memory_for_tiles(self.device, memory_gb) / self.network.bytes_per_voxel
 
     def check_volume(self, raw: Volume) -> None:
         """Refuse raw that the network was not trained for, and a network that does not do what is declared.
@@ -89,7 +89,12 @@ class ForeignPredictor:
             z, y, x = (extent + step for extent, step in zip(self.said.input, self.said.step, strict=True))
             extents.append((z, y, x))
         for extent in extents:
-            self._run(self._normalised(np.random.default_rng(0).integers(0, 256, extent, np.uint8)))
+            try:
+                self._run(self._normalised(np.random.default_rng(0).integers(0, 256, extent, np.uint8)))
+            except RuntimeError as error:
+                raise self._too_little_memory() from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # another process predicts the blocks
 
     def input_shape(self, shape: Triple) -> Triple:
         """Extent of raw needed for a region, in voxels.
@@ -114,6 +119,7 @@ class ForeignPredictor:
         Raises:
             UserError: Raw holds NaN, or the network gives something else than is declared.
         """
+        keep_freed_memory()  # not before: a process that only checks gives back what the first run took
         values = self._normalised(raw)
         z, y, x = (along.region(n) for along, n in zip(self._tiles, shape, strict=True))
         while True:
@@ -180,13 +186,16 @@ class ForeignPredictor:
     def _take_smaller_tiles(self, tile: Triple) -> None:
         """Remember that a tile was too large."""
         if tile == tuple(along.smallest for along in self._tiles):
-            raise UserError(
-                f"The memory of {self.device} does not suffice to run {self.model.path} once. End other programs that "
-                "use it, or declare a smaller `input` and `output`."
-            )
+            raise self._too_little_memory()
         self._voxels = math.prod(t + along.context for along, t in zip(self._tiles, tile, strict=True)) / 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _too_little_memory(self) -> UserError:
+        return UserError(
+            f"The memory of {self.device} does not suffice to run {self.model.path} once. End other programs that use "
+            "it, or declare a smaller `input` and `output`."
+        )
 
 
 def normalise(raw: NDArray[Any], target: tuple[float, float]) -> torch.Tensor:

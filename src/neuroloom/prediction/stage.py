@@ -180,7 +180,7 @@ class Predict(Stage):
 def _predictor(checkpoint: Path, device: str, precision: str, memory_gb: float | None) -> Predictor | ForeignPredictor:
     """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
     if is_foreign(checkpoint):
-        return ForeignPredictor(checkpoint, device, precision)
+        return ForeignPredictor(checkpoint, device, precision, memory_gb)
     return Predictor(checkpoint, device, precision, memory_gb)
 
 
