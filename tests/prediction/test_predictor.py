@@ -188,6 +188,18 @@ def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
         predictor(values, (4, 4, 4))
 
 
+def test_raw_in_float_is_raw_of_8_bits_and_stays_as_it_is(checkpoint: Path, raw: NDArray[np.uint8]) -> None:
+    predictor = Predictor(checkpoint, "cpu", "fp32")
+    shape = (4, 6, 8)
+    needed = predictor.input_shape(shape)
+    values = np.pad(raw, 16, mode="reflect")[tuple(slice(0, n) for n in needed)]
+    scaled = values.astype(np.float32) / 255
+    before = scaled.copy()
+    found = predictor(scaled, shape).astype(int)
+    np.testing.assert_array_equal(scaled, before)
+    assert np.abs(found - predictor(values, shape)).max() <= 1
+
+
 def test_a_volume_smaller_than_the_context_is_reflected(checkpoint: Path, tmp_path: Path) -> None:
     raw = np.random.default_rng(1).integers(0, 256, (3, 5, 40), dtype=np.uint8)
     create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8)).write((0, 0, 0), raw)

@@ -120,7 +120,7 @@ def _one(
         for name in SETUPS[part.setup].inputs:
             if name == "raw":
                 # scaled in float32: bf16 would round twice, and most where grey values are in the middle
-                place[0, first] = raw[begin:end].float().mul_(scale).add_(low)
+                place[0, first] = raw[begin:end].float() * scale + low
                 first += 1
             else:
                 assert descriptors is not None
