@@ -11,9 +11,12 @@ import pytest
 
 import neuroloom
 from benchmarks import __main__ as command
-from benchmarks import lsd, peers, training
+from benchmarks import lsd, peers, prediction, training
 from benchmarks.results import Result, alternate, as_json, as_table
 from benchmarks.volumes import Options, tissue
+from neuroloom.models import registry
+from neuroloom.volume import open_volume
+from small_model import save_weights, ship
 
 TIMES = Result("faster", (2.0, 1.0, 4.0), (6.0, 5.0, 70.0), "s")
 RATES = Result("more often", (6.0,), (2.0,), "1/s", less_is_better=False)
@@ -132,3 +135,37 @@ class TestCommand:
         assert rate["ratio"] == pytest.approx(rate["ours"] / 0.1)
         assert busy["peer"] == 50.0
         assert 0 < busy["ours"] <= 100
+
+    @pytest.mark.parametrize("error", [0, 3])
+    def test_prediction(
+        self, error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The peer's answer is ours, all of it further off than may be where there is an error."""
+        shipped = tmp_path / "models"
+        network = {"feature_maps": 2, "growth": 2, "downsampling": [[2, 2, 2]]}
+        ship(shipped, "fibsem-fly-8nm-small", save_weights(tmp_path / "a.ckpt", "acrlsd", network))
+        monkeypatch.setattr(registry, "FOLDER", shipped)
+
+        def ask(python: Path, script: Path, folder: Path, **parameters: Any) -> dict[str, Any]:
+            assert script.exists()
+            assert parameters["affinities"]["inputs"] == 11
+            assert len(np.load(folder / "descriptors.npz")) == len(np.load(folder / "affinities.npz")) == 16
+            (ours,) = folder.glob("ours-*/affinities.zarr")
+            found = open_volume(ours, "affinities").read()
+            np.save(folder / "affinities.npy", np.where(found < 128, found + error, found - error))
+            return {"seconds": 1000.0}
+
+        monkeypatch.setattr(prediction, "environment", lambda name, requirements: Path("python"))
+        monkeypatch.setattr(prediction, "ask", ask)
+        code = command.main(["prediction", "--quick", "--json", "--data", str(tmp_path)])
+        printed = capsys.readouterr()
+        if error:
+            assert code == 1
+            assert "of affinities differ by more than two grey values" in printed.err
+            return
+        assert code == 0
+        rate, share, memory = json.loads(printed.out.splitlines()[-1])
+        assert rate["peer"] == pytest.approx(140**3 / 1000 / 1e6)
+        assert rate["ratio"] == pytest.approx(rate["ours"] / rate["peer"])
+        assert share["ratio"] > 0
+        assert memory["what"] == "memory after 10 regions, after 5"

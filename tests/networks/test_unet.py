@@ -22,6 +22,7 @@ from neuroloom.networks.unet import (
     output_shape,
     parameter_count,
 )
+from unet_geometries import geometries
 
 FIB25 = UNetParameters(
     in_channels=1,
@@ -30,27 +31,12 @@ FIB25 = UNetParameters(
     growth=6,
     downsampling=((2, 2, 2), (2, 2, 2), (3, 3, 3)),
 )
+
 SMALL = UNetParameters(in_channels=2, heads=(("affinities", 3),), feature_maps=2, growth=2)
 
 
 def cube(extent: int) -> tuple[int, int, int]:
     return extent, extent, extent
-
-
-@st.composite
-def geometries(draw: st.DrawFn) -> UNetParameters:
-    levels = draw(st.integers(1, 2))
-    factors = st.tuples(*(st.sampled_from((1, 2, 3)) for _ in range(3)))
-    kernels = st.tuples(*(st.sampled_from((1, 3)) for _ in range(3)))
-    return UNetParameters(
-        in_channels=draw(st.integers(1, 2)),
-        heads=(("a", 2), ("b", 1)),
-        feature_maps=2,
-        growth=draw(st.integers(1, 2)),
-        downsampling=tuple(draw(factors) for _ in range(levels)),
-        kernels=tuple(draw(kernels) for _ in range(levels + 1)) if draw(st.booleans()) else (),
-        upsampling=draw(st.sampled_from(("transposed", "trilinear", "nearest"))),
-    )
 
 
 class TestPublishedNetwork:

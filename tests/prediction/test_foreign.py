@@ -14,10 +14,10 @@ from torch import nn
 from foreign_network import EDGES, NEAREST, TURNED, declare, declare_checkpoint, declare_edges, edges, save_script
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
-from neuroloom.files import hash_file
-from neuroloom.models.foreign import is_foreign, read_foreign
-from neuroloom.prediction import ForeignPredictor, Predict, foreign_block
+from neuroloom.models.foreign import read_foreign
+from neuroloom.prediction import ForeignPredictor, foreign_block
 from neuroloom.volume import create_volume, open_volume
+from prediction_stage import predict_stage, save_volume
 from small_model import save_weights
 
 RAW = np.random.default_rng(0).integers(0, 256, (23, 30, 34), np.uint8)
@@ -25,22 +25,12 @@ RAW = np.random.default_rng(0).integers(0, 256, (23, 30, 34), np.uint8)
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Source:
-    create_volume(tmp_path / "v.zarr", "raw", RAW.shape, "uint8", (8, 8, 8)).write((0, 0, 0), RAW)
-    return Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r")
+    return save_volume(tmp_path / "v.zarr", "raw", RAW)
 
 
 def predict(model: Path, raw: Source, block: tuple[int, int, int], mirrors: int = 1) -> NDArray[np.uint8]:
-    stage = Predict(
-        folder=model.parent / f"out-{model.stem}-{block[0]}-{mirrors}",
-        shape=RAW.shape,  # type: ignore[arg-type]
-        block_shape=block,
-        raw=raw,
-        checkpoint=model,
-        checkpoint_sha256=read_foreign(model).sha256 if is_foreign(model) else hash_file(model),
-        mirrors=mirrors,
-        device="cpu",
-        precision="fp32",
-    )
+    folder = model.parent / f"out-{model.stem}-{block[0]}-{mirrors}"
+    stage = predict_stage(folder, model, raw, block, mirrors=mirrors)
     stage.prepare()
     for place in stage.blocks():
         stage.process(place)

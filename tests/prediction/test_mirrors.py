@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from neuroloom.blockwise import Source, run_stage
+from neuroloom.blockwise import run_stage
 from neuroloom.errors import UserError
-from neuroloom.files import hash_file
-from neuroloom.prediction import Predict, Predictor
+from neuroloom.prediction import Predictor
 from neuroloom.prediction.mirrors import MIRRORS, MirroredPredictor, check_images
 from neuroloom.prediction.predictor import Report
-from neuroloom.volume import create_volume
+from prediction_stage import predict_stage, save_volume
 from small_model import save_weights
 
 OFFSETS = [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, 2, 0), (-1, 0, -2)]
@@ -85,20 +84,10 @@ def test_images_are_averaged_and_differ(tmp_path: Path) -> None:
 def test_blocks_cannot_be_seen(tmp_path: Path) -> None:
     checkpoint = save_weights(tmp_path / "a.ckpt", "acrlsd")
     raw = np.random.default_rng(0).integers(0, 256, (22, 30, 34), np.uint8)
-    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8)).write((0, 0, 0), raw)
+    source = save_volume(tmp_path / "v.zarr", "raw", raw)
     found = []
     for block in ((22, 30, 34), (8, 10, 34)):
-        stage = Predict(
-            folder=tmp_path / f"out-{block[0]}",
-            shape=(22, 30, 34),
-            block_shape=block,
-            raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
-            checkpoint=checkpoint,
-            checkpoint_sha256=hash_file(checkpoint),
-            mirrors=4,
-            device="cpu",
-            precision="fp32",
-        )
+        stage = predict_stage(tmp_path / f"out-{block[0]}", checkpoint, source, block, mirrors=4)
         run_stage(stage)
         found.append(stage.output.open().read().astype(int))
     assert np.abs(found[0] - found[1]).max() <= 1

@@ -8,10 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.networks.memory import LiveBytes
+from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNet, UNetParameters, flop, input_shape
 from neuroloom.prediction import planning
 from neuroloom.prediction.fused import Part, extents, run_fused
-from neuroloom.prediction.planning import balanced_block, block_operations, choose_tile, default_block, tile_bytes
+from neuroloom.prediction.planning import (
+    balanced_block,
+    block_operations,
+    choose_tile,
+    default_block,
+    tile_bytes,
+    volume_operations,
+)
 from neuroloom.prediction.stage import chunk_of, shard_of
 from neuroloom.prediction.tiles import tiles_of
 
@@ -42,7 +50,6 @@ def test_balanced_blocks(
     chunk = chunk_of(shape, block)
     shard = shard_of(shape, block, chunk)
     for size, extent_, c, s in zip(shape, block, chunk, shard, strict=True):
-        assert c <= 64
         assert s % c == 0
         assert s <= 544
         assert size <= extent_ or (extent_ % c == 0 and extent_ % s == 0)  # only one block writes what is in a file
@@ -82,6 +89,23 @@ def test_operations_are_those_of_all_tiles() -> None:
     assert [lsd, affinities] == expected
 
 
+@pytest.mark.parametrize(
+    ("block", "chunk"), [(520, 65), (250, 50), (64, 64), (2 * 127, 127), (4 * 67, 67), (509, 509), (20, 20)]
+)
+def test_chunks_are_neither_tiny_nor_cut_by_blocks(block: int, chunk: int) -> None:
+    shape = (10 * block, block, block - 1)
+    assert chunk_of(shape, (block, block, block)) == (chunk, min(64, block), min(64, block - 1))
+
+
+def test_a_volume_has_the_operations_of_all_its_blocks() -> None:
+    shape, block = (30, 70, 45), (20, 70, 40)
+    expected = [0, 0]
+    for cut in ((20, 70, 40), (20, 70, 5), (10, 70, 40), (10, 70, 5)):
+        for number, count in enumerate(block_operations(PAIR, cut)):
+            expected[number] += count
+    assert volume_operations(PAIR, shape, block) == expected
+
+
 @settings(max_examples=5, deadline=None)
 @given(shape=st.tuples(*[st.integers(1, 40).map(lambda n: 10 * n)] * 3), memory=st.sampled_from([1e8, 1e9, 6e9]))
 def test_the_widest_tile_of_equal_parts_that_fits(shape: tuple[int, int, int], memory: float) -> None:
@@ -110,7 +134,9 @@ def test_bytes_of_a_tile_are_those_that_are_there(
     """Of a small one that is really computed; and a deeper one takes no more."""
     networks = [LSD.model_copy(update={"in_channels": some, "feature_maps": 2}) for some in channels]
     tile = (30, 20, 10)
-    parts = [Part(setup, UNet(network).to(dtype)) for setup, network in zip(setups, networks, strict=True)]
+    parts = [
+        Part(SETUPS[setup].inputs, UNet(network).to(dtype)) for setup, network in zip(setups, networks, strict=True)
+    ]
     raw = torch.zeros(extents(networks, tile)[0], dtype=torch.uint8)
     with torch.inference_mode(), LiveBytes() as live:
         for _ in run_fused(parts, raw, tile, torch.empty(0, dtype=dtype)):

@@ -9,15 +9,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from neuroloom.blockwise import Source, run_stage
+from neuroloom.blockwise import run_stage
 from neuroloom.errors import UserError
-from neuroloom.files import hash_file
 from neuroloom.networks.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from neuroloom.networks.setups import NEIGHBORHOOD, network_parameters
 from neuroloom.networks.unet import UNet, crop
-from neuroloom.prediction import Predict, Predictor, sweep
+from neuroloom.prediction import Predictor, sweep
 from neuroloom.project import Network
 from neuroloom.volume import create_volume, open_volume
+from prediction_stage import predict_stage, save_volume
 
 NETWORK = Network(feature_maps=3, growth=2, downsampling=((2, 2, 2),))
 
@@ -80,17 +80,8 @@ def test_fused_prediction_is_both_networks_after_each_other(checkpoint: Path, ra
 def test_stage_gives_the_definition_whatever_the_blocks(
     checkpoint: Path, raw: NDArray[np.uint8], tmp_path: Path, block: tuple[int, int, int]
 ) -> None:
-    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8), (80, 0, 16)).write((0, 0, 0), raw)
-    stage = Predict(
-        folder=tmp_path / "out",
-        shape=raw.shape,  # type: ignore[arg-type]
-        block_shape=block,
-        raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
-        checkpoint=checkpoint,
-        checkpoint_sha256=hash_file(checkpoint),
-        device="cpu",
-        precision="fp32",
-    )
+    source = save_volume(tmp_path / "v.zarr", "raw", raw, offset=(80, 0, 16))
+    stage = predict_stage(tmp_path / "out", checkpoint, source, block)
     run_stage(stage)
     found = stage.output.open()
     assert found.voxel_size == (8, 8, 8)
@@ -108,25 +99,15 @@ def test_blank_parts_and_what_is_no_tissue_are_left_out(
     raw = np.random.default_rng(0).integers(0, 256, (32, 32, 64), dtype=np.uint8)
     raw[:, :, 48:] = 0
     raw[:16, :16, :16] = 255
-    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8)).write((0, 0, 0), raw)
+    source = save_volume(tmp_path / "v.zarr", "raw", raw)
     tissue = np.ones((4, 4, 8), np.uint8)
     tissue[:, 3] = 0
-    create_volume(tmp_path / "v.zarr", "tissue", tissue.shape, "uint8", (64, 64, 64)).write((0, 0, 0), tissue)
+    mask = save_volume(tmp_path / "v.zarr", "tissue", tissue, voxel_size=(64, 64, 64))
     expected = np.ones(raw.shape, bool)
     expected[:, :, 48:] = expected[:16, :16, :16] = expected[:, 24:] = False
     found = []
     for block in ((32, 32, 64), (16, 16, 16)):
-        stage = Predict(
-            folder=tmp_path / f"out-{block[2]}",
-            shape=(32, 32, 64),
-            block_shape=block,
-            raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
-            tissue=Source(path=str(tmp_path / "v.zarr"), dataset="tissue", fingerprint="t"),
-            checkpoint=checkpoint,
-            checkpoint_sha256=hash_file(checkpoint),
-            device="cpu",
-            precision="fp32",
-        )
+        stage = predict_stage(tmp_path / f"out-{block[2]}", checkpoint, source, block, tissue=mask)
         run_stage(stage)
         found.append(stage.output.open().read())
         np.testing.assert_array_equal(stage.predicted.open().read(), expected)
@@ -147,20 +128,9 @@ def test_blank_parts_and_what_is_no_tissue_are_left_out(
 
 def test_missing_chunks_are_named_and_zero_or_refused(checkpoint: Path, tmp_path: Path) -> None:
     raw = np.random.default_rng(0).integers(0, 256, (32, 32, 48), dtype=np.uint8)
-    volume = create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8), chunks=(16, 16, 16))
-    volume.write((0, 0, 0), raw)
+    source = save_volume(tmp_path / "v.zarr", "raw", raw, chunks=(16, 16, 16))
     (tmp_path / "v.zarr/raw/c/0/1/1").unlink()
-    stage = Predict(
-        folder=tmp_path / "out",
-        shape=(32, 32, 48),
-        block_shape=(32, 32, 48),
-        raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
-        checkpoint=checkpoint,
-        checkpoint_sha256=hash_file(checkpoint),
-        zarr_format=2,
-        device="cpu",
-        precision="fp32",
-    )
+    stage = predict_stage(tmp_path / "out", checkpoint, source, (32, 32, 48), zarr_format=2)
     run_stage(stage)
     assert stage.measured.missing == [(0, 16, 16)]
     assert "chunks of raw without a file were taken for zeros: (0, 16, 16)" in str(stage.measured)
@@ -202,17 +172,7 @@ def test_raw_in_float_is_raw_of_8_bits_and_stays_as_it_is(checkpoint: Path, raw:
 
 def test_a_volume_smaller_than_the_context_is_reflected(checkpoint: Path, tmp_path: Path) -> None:
     raw = np.random.default_rng(1).integers(0, 256, (3, 5, 40), dtype=np.uint8)
-    create_volume(tmp_path / "v.zarr", "raw", raw.shape, "uint8", (8, 8, 8)).write((0, 0, 0), raw)
-    stage = Predict(
-        folder=tmp_path / "out",
-        shape=(3, 5, 40),
-        block_shape=(4, 6, 16),
-        raw=Source(path=str(tmp_path / "v.zarr"), dataset="raw", fingerprint="r"),
-        checkpoint=checkpoint,
-        checkpoint_sha256=hash_file(checkpoint),
-        device="cpu",
-        precision="fp32",
-    )
+    stage = predict_stage(tmp_path / "out", checkpoint, save_volume(tmp_path / "v.zarr", "raw", raw), (4, 6, 16))
     run_stage(stage)
     assert stage.output.open().read().shape == (3, 3, 5, 40)
 

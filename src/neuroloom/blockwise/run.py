@@ -190,6 +190,7 @@ class _Observer:
     def __init__(self, stage: Stage, progress: Progress) -> None:
         self.stage, self.progress = stage, progress
         self.done = 0
+        self.told = 0.0
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -210,17 +211,21 @@ class _Observer:
                 with contextlib.suppress(OSError, ValueError):  # its block has just ended
                     parts += float(json.loads(file.read_text()))
             if parts:
-                with self.lock:
-                    self.progress(min(self.done + parts, self.stage.block_count), self.stage.block_count)
+                self._tell(parts)
+
+    def _tell(self, parts: float = 0.0) -> None:
+        """Tell what is done; never less than before, since daisy counts whole blocks only and calls at any time."""
+        with self.lock:
+            self.told = max(self.told, min(self.done + parts, self.stage.block_count))
+            self.progress(self.told, self.stage.block_count)
 
     def on_start(self, states: Any) -> None:
         self.on_progress(states)
 
     def on_progress(self, states: Any) -> None:
         for state in states.values():
-            with self.lock:
-                self.done = int(state.completed_count)
-                self.progress(self.done, int(state.total_block_count))
+            self.done = int(state.completed_count)
+        self._tell()
 
     def on_finish(self, states: Any) -> None:
         self.on_progress(states)

@@ -20,7 +20,7 @@ from neuroloom.networks import unet
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNetParameters
-from neuroloom.prediction.planning import block_operations, default_block
+from neuroloom.prediction.planning import default_block, volume_operations
 from neuroloom.project import Parameters, Project, default_workers
 from neuroloom.volume.array import Triple
 
@@ -124,10 +124,9 @@ def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[U
     if name == "predict":
         settings = parameters.prediction
         block = settings.block or default_block(shape, networks, settings.mirrors)
-        blocks = math.prod(s / b for s, b in zip(shape, block, strict=True))  # the last ones are cut
-        counts = zip(networks, block_operations(networks, block), strict=True)
+        counts = zip(networks, volume_operations(networks, shape, block), strict=True)
         seconds = sum(forward(parameters, network, count) for network, count in counts)
-        return SECONDS_PER_STAGE + settings.mirrors * blocks * seconds
+        return SECONDS_PER_STAGE + settings.mirrors * seconds
     workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
 

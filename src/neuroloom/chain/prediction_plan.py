@@ -23,6 +23,7 @@ from neuroloom.prediction.planning import (
     choose_tile,
     common_factor,
     memory_for_tiles,
+    volume_operations,
 )
 from neuroloom.prediction.tiles import round_up
 from neuroloom.project import RawVolume
@@ -129,15 +130,14 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
     device, precision = _where(chain)
     memory = memory_for_tiles(device, stage.memory_gb)
     tile, needed = _tile_and_memory(chain, stage, stage.block_shape, memory)
-    blocks = [s / b for s, b in zip(stage.shape, stage.block_shape, strict=True)]  # the last ones are cut
-    counts = block_operations(networks, stage.block_shape, memory)
-    operations = stage.mirrors * sum(counts) * math.prod(blocks)
+    counts = volume_operations(networks, stage.shape, stage.block_shape, memory, number_format(precision))
+    operations = stage.mirrors * sum(counts)
     known = read_calibration(chain)
     if known is not None:
         seconds = operations / known.operations_per_second
     else:
         once = [estimates.forward(chain.parameters, n, c) for n, c in zip(networks, counts, strict=True)]
-        seconds = stage.mirrors * sum(once) * math.prod(blocks)
+        seconds = stage.mirrors * sum(once)
     return PredictionPlan(
         volume=volume.name,
         device=device_name(device),
@@ -167,7 +167,7 @@ def calibrate(chain: Chain, volume: RawVolume) -> Calibration:
     device, precision = _where(chain)
     memory = memory_for_tiles(device, stage.memory_gb)
     rate = plan.operations * plan.voxels_per_second / math.prod(stage.shape)
-    crop = _crop(chain, stage, rate, memory)
+    crop = _crop(chain, stage, rate)
     z, y, x = (min(size, extent) for size, extent in zip(stage.shape, crop, strict=True))
     shape = z, y, x
     predictor = mirrored(Predictor(stage.checkpoint, stage.device, stage.precision, stage.memory_gb), stage.mirrors)
@@ -183,7 +183,7 @@ def calibrate(chain: Chain, volume: RawVolume) -> Calibration:
         output.write((0, 0, 0), affinities)
         stopwatch.lap("writing")
         stored = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    operations = stage.mirrors * sum(block_operations(chain.networks, crop, memory))
+    operations = stage.mirrors * sum(block_operations(chain.networks, shape, memory, number_format(precision)))
     rate = operations / sum(stopwatch.laps.values())
     found = Calibration(
         weights=stage.checkpoint_sha256,
@@ -251,12 +251,12 @@ def _tile_and_memory(chain: Chain, stage: Predict, block: Triple, memory: float)
     return tile, block_bytes(networks, block, tile, channels, stage.mirrors, dtype)
 
 
-def _crop(chain: Chain, stage: Predict, rate: float, memory: float) -> Triple:
+def _crop(chain: Chain, stage: Predict, rate: float) -> Triple:
     """As much of a block as takes a minute: less deep, since a sweep is as fast then, and narrow if it must be."""
     networks = chain.networks
     crop, factor = stage.block_shape, common_factor(networks)
     while True:
-        seconds = stage.mirrors * sum(block_operations(networks, crop, memory)) / rate
+        seconds = stage.mirrors * sum(block_operations(networks, crop)) / rate
         if seconds <= SECONDS or crop == factor:
             return crop
         z, y, x = crop

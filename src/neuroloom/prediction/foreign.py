@@ -19,9 +19,8 @@ from neuroloom.errors import UserError
 from neuroloom.models.foreign import ForeignModel, ForeignNetwork, read_foreign
 from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import choose_device
-from neuroloom.prediction.interface import Report
+from neuroloom.prediction.interface import Report, check_raw, check_values, is_out_of_memory, run_until_it_fits
 from neuroloom.prediction.planning import balanced_block, memory_for_tiles
-from neuroloom.prediction.predictor import check_raw, is_out_of_memory
 from neuroloom.prediction.tiles import to_uint8
 from neuroloom.project import NEAREST
 from neuroloom.volume import Volume
@@ -90,55 +89,31 @@ class ForeignPredictor:
             extents.append((z, y, x))
         for extent in extents:
             try:
-                self._run(self._normalised(np.random.default_rng(0).integers(0, 256, extent, np.uint8)))
+                self._run(normalise(np.random.default_rng(0).integers(0, 256, extent, np.uint8), self.said.raw_range))
             except RuntimeError as error:
                 raise self._too_little_memory() from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # another process predicts the blocks
 
     def input_shape(self, shape: Triple) -> Triple:
-        """Extent of raw needed for a region, in voxels.
-
-        Args:
-            shape: The region's extent in voxels.
-        """
+        """See `PredictsAffinities`."""
         z, y, x = (along.region(n) + along.context for along, n in zip(self._tiles, shape, strict=True))
         return z, y, x
 
     def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
-        """Predict a region.
-
-        Args:
-            raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
-            shape: The region's extent in voxels.
-            report: Called now and then with the share of the work that is done.
-
-        Returns:
-            `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1.
-
-        Raises:
-            UserError: Raw holds NaN, or the network gives something else than is declared.
-        """
+        """See `PredictsAffinities`; UserError too where the network gives something else than is declared."""
         keep_freed_memory()  # not before: a process that only checks gives back what the first run took
-        values = self._normalised(raw)
+        check_values(raw)
+        values = normalise(raw, self.said.raw_range)
         z, y, x = (along.region(n) for along, n in zip(self._tiles, shape, strict=True))
-        while True:
-            tile = self._choose_tile((z, y, x))
-            try:
-                found = self._run_tiled(values, (z, y, x), tile, report)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            # outside of `except`, which would hold on to what the failed tile takes
-            self._take_smaller_tiles(tile)
-        return np.ascontiguousarray(found[:, : shape[0], : shape[1], : shape[2]])
 
-    def _normalised(self, raw: NDArray[Any]) -> torch.Tensor:
-        values = normalise(raw, self.said.raw_range)[0, 0]
-        if not bool(torch.isfinite(values).all()):
-            raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
-        return values
+        def tile() -> Triple:
+            return self._choose_tile((z, y, x))
+
+        found = run_until_it_fits(
+            lambda: self._run_tiled(values, (z, y, x), tile(), report), lambda: self._take_smaller_tiles(tile())
+        )
+        return np.ascontiguousarray(found[:, : shape[0], : shape[1], : shape[2]])
 
     def _run(self, values: torch.Tensor) -> torch.Tensor:
         try:
@@ -188,8 +163,6 @@ class ForeignPredictor:
         if tile == tuple(along.smallest for along in self._tiles):
             raise self._too_little_memory()
         self._voxels = math.prod(t + along.context for along, t in zip(self._tiles, tile, strict=True)) / 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _too_little_memory(self) -> UserError:
         return UserError(
@@ -206,9 +179,9 @@ def normalise(raw: NDArray[Any], target: tuple[float, float]) -> torch.Tensor:
         target: What 0 and 1 (uint8: 0 and 255) become.
 
     Returns:
-        `(1, 1, z, y, x)` float32.
+        `(z, y, x)` float32.
     """
     low, high = target
     scale = 255.0 if raw.dtype == np.uint8 else 1.0
-    values = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))[None, None]
+    values = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))
     return values.mul_((high - low) / scale).add_(low)

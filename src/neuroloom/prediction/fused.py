@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 
-from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNet, UNetParameters, context, input_shape
 from neuroloom.prediction.sweep import Kept, sweep
 from neuroloom.prediction.tiles import to_uint8
@@ -27,12 +26,12 @@ class Part:
     """A network in its place.
 
     Attributes:
-        setup: A key of `SETUPS`: what it sees.
+        inputs: What it sees, "raw" and "lsd", in the order of the input's channels.
         network: In evaluation mode.
         raw_range: What raw 0 and 1 (uint8: 0 and 255) become before it.
     """
 
-    setup: str
+    inputs: tuple[str, ...]
     network: UNet
     raw_range: tuple[float, float] = (-1.0, 1.0)
 
@@ -117,7 +116,7 @@ def _one(
     def load(begin: int, end: int, place: torch.Tensor) -> None:
         report(begin / shape[0])
         first = 0
-        for name in SETUPS[part.setup].inputs:
+        for name in part.inputs:
             if name == "raw":
                 # scaled in float32: bf16 would round twice, and most where grey values are in the middle
                 place[0, first] = raw[begin:end].float() * scale + low

@@ -1,14 +1,20 @@
-"""What predicts affinities, whatever networks are behind it."""
+"""What predicts affinities, whatever networks are behind it, and what all of them do alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from neuroloom.volume.array import Triple
+from neuroloom.errors import UserError
+from neuroloom.volume import Volume
+from neuroloom.volume.array import Nanometres, Triple
+
+T = TypeVar("T")
 
 Report = Callable[[float], None]
 """Called with the share that is done, 0 … 1."""
@@ -28,7 +34,81 @@ class PredictsAffinities(Protocol):
     neighborhood: list[list[int]]
 
     def input_shape(self, shape: Triple) -> Triple:
-        """Extent of raw needed for a region, in voxels."""
+        """Extent of raw needed for a region, in voxels.
+
+        Args:
+            shape: The region's extent in voxels.
+        """
 
     def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = ...) -> NDArray[np.uint8]:
-        """Predict a region, `(channels, z, y, x)`, from raw that begins `margin` voxels before it."""
+        """Predict a region.
+
+        Args:
+            raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
+            shape: The region's extent in voxels.
+            report: Called now and then with the share of the work that is done.
+
+        Returns:
+            `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1, rounded to the nearest.
+
+        Raises:
+            UserError: Raw holds NaN.
+        """
+
+
+def check_raw(raw: Volume, trained: Nanometres, path: Path) -> None:
+    """Refuse raw that networks were not trained for.
+
+    Args:
+        raw: The image.
+        trained: Voxel size in nm, z y x, that they were trained on.
+        path: Where they lie.
+
+    Raises:
+        UserError: Another voxel size or number type.
+    """
+    if any(abs(a - b) > 1e-3 * b for a, b in zip(raw.voxel_size, trained, strict=True)):
+        raise UserError(
+            f"{raw.location} has voxels of {raw.voxel_size} nm, but {path} was trained on {trained} nm. "
+            "Predict volumes of that voxel size, or train on this one."
+        )
+    if raw.dtype not in (np.uint8, np.float32) or raw.channels is not None:
+        raise UserError(
+            f"{raw.location} is {raw.dtype}{' with channels' if raw.channels else ''}; expected uint8, or float32 "
+            "in [0, 1], without channels. Bring it in with `neuroloom import`."
+        )
+
+
+def check_values(raw: NDArray[Any]) -> None:
+    """Refuse raw of which networks would make nothing.
+
+    Raises:
+        UserError: It holds NaN.
+    """
+    if not np.isfinite(raw).all():
+        raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
+
+
+def run_until_it_fits(run: Callable[[], T], take_smaller_tiles: Callable[[], None]) -> T:
+    """Run networks, again with smaller tiles whenever memory does not suffice.
+
+    Args:
+        run: Runs them.
+        take_smaller_tiles: Called before each further time; raises UserError where there are no smaller ones.
+    """
+    while True:
+        try:
+            return run()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # outside of `except`, which would hold on to what the failed tile takes
+        take_smaller_tiles()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch, its library for convolutions on a CPU, or onnxruntime did not get the memory it asked for."""
+    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory", "Failed to allocate")
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)

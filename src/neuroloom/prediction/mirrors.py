@@ -61,14 +61,22 @@ def check_images(number: int, factor: Triple, voxel_size: Sequence[float]) -> No
     Raises:
         UserError: They differ along the axes.
     """
-    for order, _ in MIRRORS[number]:
-        for values in (factor, voxel_size):
-            if any(abs(values[axis] - own) > 1e-3 * own for axis, own in zip(order, values, strict=True)):
-                fewer = 16 if number == 48 and tuple(values)[1] == tuple(values)[2] else 8
-                raise UserError(
-                    f"`prediction.mirrors = {number}` exchanges axes along which voxels or networks differ (voxels of "
-                    f"{tuple(voxel_size)} nm, pooling by {tuple(factor)}, z y x). Take {fewer} or fewer."
-                )
+    if not _are_alike(number, factor, voxel_size):
+        fewer = max(other for other in MIRRORS if other < number and _are_alike(other, factor, voxel_size))
+        raise UserError(
+            f"`prediction.mirrors = {number}` exchanges axes along which voxels or networks differ (voxels of "
+            f"{tuple(voxel_size)} nm, pooling by {tuple(factor)}, z y x). Take {fewer} or fewer."
+        )
+
+
+def _are_alike(number: int, *extents: Sequence[float]) -> bool:
+    """Whether extents are equal along axes that images exchange."""
+    return all(
+        abs(values[axis] - own) <= 1e-3 * own
+        for order, _ in MIRRORS[number]
+        for values in extents
+        for axis, own in zip(order, values, strict=True)
+    )
 
 
 def mirrored(predictor: PredictsAffinities, number: int) -> PredictsAffinities | MirroredPredictor:
@@ -104,29 +112,13 @@ class MirroredPredictor:
         self.margin: Triple = (z, y, x)
 
     def input_shape(self, shape: Triple) -> Triple:
-        """Extent of raw needed for a region, in voxels.
-
-        Args:
-            shape: The region's extent in voxels.
-        """
+        """See `PredictsAffinities`."""
         ends = [self._in_volume(image, shape)[1] for image in self.images]
         z, y, x = (self.margin[axis] + max(end[axis] for end in ends) for axis in range(3))
         return z, y, x
 
     def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
-        """Predict a region.
-
-        Args:
-            raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
-            shape: The region's extent in voxels.
-            report: Called now and then with the share of the work that is done.
-
-        Returns:
-            `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1, rounded to the nearest.
-
-        Raises:
-            UserError: Raw holds NaN.
-        """
+        """See `PredictsAffinities`."""
         offsets = self.predictor.neighborhood
         total = np.zeros((len(offsets), *shape), np.uint16)
         count = np.zeros(len(offsets), np.uint16)

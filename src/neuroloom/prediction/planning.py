@@ -13,6 +13,7 @@ the memory of the machine, whether free or not; apart from floating point it doe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -27,7 +28,7 @@ from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.volume.array import Triple
 
 LARGEST = 544
-"""Voxels of a block along y and x, and half of those along z, where a sweep needs no more memory for more."""
+"""Voxels of a block along y and x; along z twice as many, since a sweep needs no more memory for them."""
 
 GRAIN = 32
 """Voxels, or a little more, of which blocks with neighbours are multiples: they are stored in chunks of that size."""
@@ -101,17 +102,36 @@ def _balanced(size: int, factor: int, target: int) -> int:
         parts += 1
 
 
-def block_operations(networks: Sequence[UNetParameters], block: Triple, memory: float = MEMORY) -> list[int]:
-    """Floating-point operations (two for a multiply-add) of predicting a block, by network.
+def volume_operations(
+    networks: Sequence[UNetParameters],
+    shape: Triple,
+    block: Triple,
+    memory: float = MEMORY,
+    dtype: torch.dtype = torch.float32,
+) -> list[int]:
+    """Floating-point operations (two for a multiply-add) of predicting a volume once, by network.
 
     Args:
         networks: In the order they run.
-        block: Its extent in voxels.
+        shape: The volume's extent in voxels.
+        block: That of a block; those at the volume's end are cut, but not what networks see around them.
         memory: Bytes for one tile.
+        dtype: What networks compute in.
     """
+    counts = [0] * len(networks)
+    for cut, number in Counter(extent for _, extent in tiles_of(shape, block)).items():
+        for network, count in enumerate(block_operations(networks, cut, memory, dtype)):
+            counts[network] += number * count
+    return counts
+
+
+def block_operations(
+    networks: Sequence[UNetParameters], block: Triple, memory: float = MEMORY, dtype: torch.dtype = torch.float32
+) -> list[int]:
+    """Floating-point operations of predicting a block, by network; see `volume_operations`."""
     shape = round_up(block, common_factor(networks))
     counts = [0] * len(networks)
-    for _, tile in tiles_of(shape, choose_tile(networks, shape, memory)):
+    for _, tile in tiles_of(shape, choose_tile(networks, shape, memory, dtype)):
         for number, (network, seen) in enumerate(zip(networks, extents(networks, tile), strict=True)):
             counts[number] += unet.flop(network, seen)
     return counts
@@ -193,11 +213,10 @@ def tile_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.
 @lru_cache(maxsize=1024)
 def _most_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype) -> int:
     """The same, found by a sweep that computes nothing."""
-    setups = ("lsd", "acrlsd" if networks[-1].in_channels > networks[0].heads[0][1] else "aclsd")
+    last = ("raw", "lsd") if networks[-1].in_channels > networks[0].out_channels else ("lsd",)
     with torch.device("meta"), torch.inference_mode():
         parts = [
-            Part(setup if len(networks) > 1 else "affs", UNet(network).to(dtype))
-            for setup, network in zip(setups, networks, strict=False)
+            Part(("raw",) if number == 0 else last, UNet(network).to(dtype)) for number, network in enumerate(networks)
         ]
         raw, like = torch.empty(extents(networks, tile)[0], dtype=torch.uint8), torch.empty(0, dtype=dtype)
         with LiveBytes() as live:

@@ -18,11 +18,11 @@ from neuroloom.networks.precision import choose_device, choose_precision, number
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import context
 from neuroloom.prediction.fused import Part, extents, run_fused
-from neuroloom.prediction.interface import Report
+from neuroloom.prediction.interface import Report, check_raw, check_values, run_until_it_fits
 from neuroloom.prediction.planning import choose_tile, common_factor, memory_for_tiles, tile_bytes
 from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.volume import Volume
-from neuroloom.volume.array import Nanometres, Triple
+from neuroloom.volume.array import Triple
 
 
 class Predictor:
@@ -64,7 +64,8 @@ class Predictor:
         self.geometries = [part.metadata.network for part in parts]
         self._like = torch.empty(0, dtype=number_format(self.precision), device=self.device)
         self._parts = [
-            Part(part.metadata.setup, part.network.to(self._like), part.metadata.raw_range) for part in parts
+            Part(SETUPS[part.metadata.setup].inputs, part.network.to(self._like), part.metadata.raw_range)
+            for part in parts
         ]
         self._memory = memory_for_tiles(self.device, memory_gb)
         self.factor: Triple = common_factor(self.geometries)
@@ -85,40 +86,21 @@ class Predictor:
         check_raw(raw, self.loaded.metadata.voxel_size, self.path)
 
     def input_shape(self, shape: Triple) -> Triple:
-        """Extent of raw needed for a region, in voxels.
-
-        Args:
-            shape: The region's extent in voxels.
-        """
+        """See `PredictsAffinities`."""
         return extents(self.geometries, round_up(shape, self.factor))[0]
 
     def __call__(self, raw: NDArray[Any], shape: Triple, report: Report = lambda share: None) -> NDArray[np.uint8]:
-        """Predict a region.
-
-        Args:
-            raw: `(z, y, x)` of `input_shape(shape)`, beginning `margin` voxels before the region.
-            shape: The region's extent in voxels.
-            report: Called now and then with the share of the work that is done.
-
-        Returns:
-            `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1.
-
-        Raises:
-            UserError: Raw holds NaN.
-        """
-        if not np.isfinite(raw).all():
-            raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
+        """See `PredictsAffinities`."""
+        check_values(raw)
         values = torch.from_numpy(np.ascontiguousarray(raw)).to(self.device)
         outer = round_up(shape, self.factor)
-        while True:
-            tile = choose_tile(self.geometries, outer, self._memory, self._like.dtype)
-            try:
-                return self._run(values, shape, outer, tile, report)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            # outside of `except`, which would hold on to what the failed tile takes
-            self._take_smaller_tiles(tile)
+
+        def tile() -> Triple:
+            return choose_tile(self.geometries, outer, self._memory, self._like.dtype)
+
+        return run_until_it_fits(
+            lambda: self._run(values, shape, outer, tile(), report), lambda: self._take_smaller_tiles(tile())
+        )
 
     @torch.inference_mode()
     def _run(self, raw: torch.Tensor, shape: Triple, outer: Triple, tile: Triple, report: Report) -> NDArray[np.uint8]:
@@ -149,34 +131,3 @@ class Predictor:
                 "other programs that use it, make `prediction.block` less deep, or take a smaller network."
             )
         self._memory = tile_bytes(tuple(self.geometries), tile, self._like.dtype) / 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch, its library for convolutions on a CPU, or onnxruntime did not get the memory it asked for."""
-    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory", "Failed to allocate")
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
-
-
-def check_raw(raw: Volume, trained: Nanometres, path: Path) -> None:
-    """Refuse raw that networks were not trained for.
-
-    Args:
-        raw: The image.
-        trained: Voxel size in nm, z y x, that they were trained on.
-        path: Where they lie.
-
-    Raises:
-        UserError: Another voxel size or number type.
-    """
-    if any(abs(a - b) > 1e-3 * b for a, b in zip(raw.voxel_size, trained, strict=True)):
-        raise UserError(
-            f"{raw.location} has voxels of {raw.voxel_size} nm, but {path} was trained on {trained} nm. "
-            "Predict volumes of that voxel size, or train on this one."
-        )
-    if raw.dtype not in (np.uint8, np.float32) or raw.channels is not None:
-        raise UserError(
-            f"{raw.location} is {raw.dtype}{' with channels' if raw.channels else ''}; expected uint8, or float32 "
-            "in [0, 1], without channels. Bring it in with `neuroloom import`."
-        )

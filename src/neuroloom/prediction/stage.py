@@ -193,15 +193,17 @@ def _triple(extent: Coordinate) -> Triple:
     return z, y, x
 
 
-def chunk_of(shape: Triple, block: Triple, most: int = 64) -> Triple:
-    """The largest chunk of at most `most` voxels along each axis that does not reach into two blocks.
+def chunk_of(shape: Triple, block: Triple, wanted: int = 64) -> Triple:
+    """A chunk that does not reach into two blocks: of the parts into which a block can be cut, the nearest to `wanted`.
 
     Args:
         shape: The volume's extent in voxels.
         block: Extent of a block in voxels.
     """
     z, y, x = (
-        min(most, size) if size <= b else next(c for c in range(min(most, b), 0, -1) if b % c == 0)
+        min(wanted, size)
+        if size <= b
+        else min((c for c in range(1, b + 1) if b % c == 0), key=lambda c: abs(math.log(c / wanted)))
         for size, b in zip(shape, block, strict=True)
     )
     return z, y, x

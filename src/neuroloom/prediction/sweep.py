@@ -120,7 +120,7 @@ def _empty(like: torch.Tensor, channels: int, *shape: int) -> torch.Tensor:
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 
-class _Remembering:
+class _Before:
     """Puts the planes that a layer still needs in front of the next slab, into the room that is there.
 
     Args:
@@ -130,6 +130,12 @@ class _Remembering:
     def __init__(self, room: int) -> None:
         self.room = room
         self.planes: torch.Tensor | None = None
+
+    def overlapping(self, slab: torch.Tensor) -> torch.Tensor | None:
+        """The slab with the last planes before it; None while there are no more than these."""
+        joined = self.joined(slab)
+        self.remember(joined[:, :, max(0, joined.shape[2] - self.room) :])
+        return joined if joined.shape[2] > self.room else None
 
     def joined(self, slab: torch.Tensor) -> torch.Tensor:
         """What is remembered, and the slab after it."""
@@ -148,13 +154,12 @@ class _Convolve:
     """A convolution along z of `rim` + 1 planes, and ReLU."""
 
     def __init__(self, layer: nn.Conv3d, rim: int, room: int) -> None:
-        self.layer, self.rim, self.room = layer, rim, room
-        self.before = _Remembering(rim)
+        self.layer, self.room = layer, room
+        self.before = _Before(rim)
 
     def __call__(self, slab: torch.Tensor) -> torch.Tensor | None:
-        joined = self.before.joined(slab)
-        self.before.remember(joined[:, :, max(0, joined.shape[2] - self.rim) :])
-        if joined.shape[2] <= self.rim:
+        joined = self.before.overlapping(slab)
+        if joined is None:
             return None
         found = _convolution(self.layer, joined)
         slab = _empty(found, found.shape[1], self.room + found.shape[2], *found.shape[3:])
@@ -175,7 +180,7 @@ class _Pool:
 
     def __init__(self, layer: nn.Module, factor: int, room: int) -> None:
         self.layer, self.factor, self.room = layer, factor, room
-        self.before = _Remembering(factor - 1)
+        self.before = _Before(factor - 1)
 
     def __call__(self, slab: torch.Tensor) -> torch.Tensor | None:
         joined = self.before.joined(slab)
@@ -193,13 +198,12 @@ class _Join:
     """The way up: what comes from the level below is made larger and put beside the skip of the same place."""
 
     def __init__(self, layer: nn.Module, reach: int, kept: Kept, room: int) -> None:
-        self.layer, self.reach, self.kept, self.room = layer, reach, kept, room
-        self.before = _Remembering(reach)
+        self.layer, self.kept, self.room = layer, kept, room
+        self.before = _Before(reach)
 
     def __call__(self, slab: torch.Tensor) -> torch.Tensor | None:
-        joined = self.before.joined(slab)
-        self.before.remember(joined[:, :, max(0, joined.shape[2] - self.reach) :])
-        if joined.shape[2] <= self.reach:
+        joined = self.before.overlapping(slab)
+        if joined is None:
             return None
         found = self.layer(joined)
         maps, planes = found.shape[1], found.shape[2]

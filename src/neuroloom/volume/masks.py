@@ -59,8 +59,8 @@ def read_mask(mask: Volume, grid: Volume, roi: Roi) -> NDArray[np.bool_]:
         factor = mask.voxel_size[axis] / grid.voxel_size[axis]
         if round(factor) < 1 or abs(factor - round(factor)) > 1e-3:
             raise UserError(
-                f"{mask.location} has voxels of {mask.voxel_size} nm, which are no whole multiples of the affinities' "
-                f"{grid.voxel_size} nm. Resample the mask."
+                f"{mask.location} has voxels of {mask.voxel_size} nm, which are no whole multiples of the "
+                f"{grid.voxel_size} nm of {grid.location}. Resample the mask."
             )
         centres = np.arange(roi.begin[axis], roi.end[axis]) + 0.5
         world = grid.offset[axis] + centres * grid.voxel_size[axis]
