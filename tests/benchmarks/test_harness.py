@@ -97,7 +97,7 @@ def fake_lsds(error: float) -> Any:
 class TestCommand:
     def test_made_tissue_where_there_is_no_real_one(self, tmp_path: Path) -> None:
         what, raw, labels = tissue(Options(tmp_path, quick=True), "fib25-val", 24)
-        assert what.startswith("24³ voxels of made tissue (")
+        assert what.startswith("24 x 24 x 24 voxels of made tissue (")
         assert raw.shape == labels.shape == (24, 24, 24)
 
     def test_lsd(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_a_calibration_is_what_plans_rest_upon(tmp_path: Path) -> None:
     chain = chain_of(tmp_path / "p")
     found = calibrate(chain, chain.volume("val"))
     assert found.crop == (30, 40, 44)
-    assert found.weights == find_weights("./given.ckpt", chain.project.folder).sha256
+    assert found.weights == (find_weights("./given.ckpt", chain.project.folder).sha256,)
     plan = plan_prediction(chain, chain.volume("val"))
     assert plan.calibrated
     # all of it was the crop: the same operations, in the time that was measured

@@ -24,9 +24,11 @@ MARGIN, FACTOR = 3, 4
 class Edges:
     """A predictor whose affinity of an edge is a function of its two ends that does not care which comes first."""
 
+    voxel_size = (8.0, 8.0, 8.0)
     factor = (FACTOR,) * 3
     margin = (MARGIN,) * 3
     neighborhood: ClassVar = [list(offset) for offset in OFFSETS]
+    channels = len(OFFSETS)
 
     def input_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         z, y, x = (-(-n // FACTOR) * FACTOR + 2 * MARGIN + 2 for n in shape)  # two more than is used

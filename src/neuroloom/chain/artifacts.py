@@ -20,15 +20,27 @@ from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
-from neuroloom.chain.weights import given_descriptors, given_model, given_start, lsd_geometry, weights_problems
+from neuroloom.chain.weights import (
+    factor_of,
+    given_descriptors,
+    given_ensemble,
+    given_model,
+    given_start,
+    lsd_geometry,
+    trained_voxel_size,
+    weights_problems,
+)
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
-from neuroloom.models import ForeignModel, find_card, find_weights, is_path
+from neuroloom.models import ForeignModel, Weights, find_card, find_weights, is_path
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
 from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block, foreign_block
+from neuroloom.prediction.planning import GRAIN
+from neuroloom.prediction.resampling import Resampling
+from neuroloom.prediction.tiles import round_up
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
 from neuroloom.segmentation import contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
@@ -99,6 +111,15 @@ class Chain:
         return (lsd_geometry(self.project), last) if SETUPS[self.setup].needs_lsd_network else (last,)
 
     @property
+    def members(self) -> tuple[tuple[UNetParameters, ...], ...]:
+        """`networks` of all weights whose affinities are averaged; none where one of them is somebody else's."""
+        others = given_ensemble(self.project)
+        if not self.networks or any(isinstance(other, ForeignModel) for other in others):
+            return ()
+        known = (tuple(part.network for part in other.networks) for other in others if isinstance(other, Weights))
+        return (self.networks, *known)
+
+    @property
     def validation_volumes(self) -> tuple[LabelledVolume, ...]:
         """Volumes that choose the threshold."""
         return self.parameters.volumes.validate_
@@ -130,6 +151,11 @@ class Chain:
     def raw(self, volume: RawVolume) -> Source:
         """A volume's raw with its fingerprint."""
         return self._source(volume, volume.raw)
+
+    def in_xy(self, volume: RawVolume) -> bool:
+        """Whether voxels of a volume are so much longer along z that it is looked at section by section."""
+        z, y, x = self.raw(volume).open().voxel_size
+        return z >= 2 * max(y, x)
 
     def _source(self, volume: RawVolume, dataset: str) -> Source:
         path = self.project.locate(volume.path)
@@ -331,15 +357,18 @@ class Chain:
         checkpoint, sha256 = weights
         raw = self.raw(volume)
         shape = raw.open().shape
-        settings = self.parameters.prediction
+        settings, ensemble = self.parameters.prediction, given_ensemble(self.project)
         stage = Predict(
             folder=Path(),
             shape=shape,
-            block_shape=settings.block or self._default_block(shape),
+            block_shape=settings.block or self._default_block(volume),
             raw=raw,
             tissue=None if volume.tissue is None else self._source(volume, volume.tissue),
             checkpoint=checkpoint,
             checkpoint_sha256=sha256,
+            ensemble=tuple(other.path for other in ensemble),
+            ensemble_sha256=tuple(other.sha256 for other in ensemble),
+            resample=settings.resample,
             missing_chunks=settings.missing_chunks,
             zarr_format=settings.zarr_format,
             mirrors=settings.mirrors,
@@ -349,11 +378,19 @@ class Chain:
         )
         return self._placed(stage, volume, "affinities")
 
-    def _default_block(self, shape: Triple) -> Triple:
+    def _default_block(self, volume: RawVolume) -> Triple:
+        raw, trained = self.raw(volume).open(), trained_voxel_size(self.project)
+        settings, others = self.parameters.prediction, given_ensemble(self.project)
+        resampling = Resampling.between(raw.voxel_size, trained) if settings.resample else None
+        shape = raw.shape if resampling is None else resampling.shape(raw.shape)
         model = given_model(self.project)
         if isinstance(model, ForeignModel):
-            return foreign_block(shape, model)
-        return default_block(shape, self.networks, self.parameters.prediction.mirrors)
+            block = foreign_block(shape, model)
+        else:
+            block = default_block(shape, self.networks, settings.mirrors * (1 + len(others)))
+        for other in others:
+            block = round_up(block, factor_of(other))
+        return block if resampling is None else resampling.block(block, raw.shape, GRAIN)
 
     def fragments(self, volume: RawVolume) -> Fragments | None:
         """The fragments of a volume, or None while its network is not trained."""
@@ -361,7 +398,6 @@ class Chain:
         if predict is None:
             return None
         settings = self.parameters.fragments
-        z, y, x = self.parameters.voxel_size
         stage = Fragments(
             folder=Path(),
             shape=predict.shape,
@@ -369,7 +405,7 @@ class Chain:
             context=settings.context,
             affinities=predict.output,
             mask=predict.predicted,
-            in_xy=z >= 2 * max(y, x) if settings.in_xy is None else settings.in_xy,
+            in_xy=self.in_xy(volume) if settings.in_xy is None else settings.in_xy,
             threshold=settings.threshold,
             min_seed_distance=settings.min_seed_distance,
             fill=settings.fill,
@@ -470,8 +506,7 @@ class Chain:
             settings, graph = self.parameters.segmentation, agglomerate.graph
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
             tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, settings.orphans)
-            z, y, x = self.parameters.voxel_size
-            evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=z >= 2 * max(y, x))
+            evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=self.in_xy(volume))
             progress(2, 3, "writing")
             write_text(file, evaluation.model_dump_json(indent=1))
             progress(3, 3, f"VOI sum {evaluation.best.plain.voi_sum:.3f}")

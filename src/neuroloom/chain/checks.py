@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Iterator
@@ -11,14 +12,14 @@ from funlib.geometry import Roi
 
 from neuroloom.chain.networks import geometry
 from neuroloom.chain.new_project import fitting_crop, largest_sigma
-from neuroloom.chain.weights import times, weights_problems
+from neuroloom.chain.weights import resampling_problems, times, trained_voxel_size, weights_problems
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS
 from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, load_project
 from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
-from neuroloom.volume.array import Triple
+from neuroloom.volume.array import Triple, same_voxel_size
 from neuroloom.volume.masks import read_mask
 
 
@@ -109,11 +110,18 @@ def volume_problems(project: Project) -> list[Problem]:
     volumes = project.parameters.volumes
     for kind, group in (("train", volumes.train), ("validate", volumes.validate_), ("predict", volumes.predict)):
         for number, volume in enumerate(group):
-            problems += [((*("volumes", kind, number), key), text) for key, text in _problems_of(project, volume)]
+            problems += [((*("volumes", kind, number), key), text) for key, text in _problems_of(project, volume, kind)]
     return problems
 
 
-def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str]]:
+def _problems_of(project: Project, volume: RawVolume, kind: str) -> Iterator[tuple[str, str]]:
+    """Keys of a volume with what is wrong with them.
+
+    Args:
+        project: The project.
+        volume: One of its volumes.
+        kind: "train", "validate" or "predict".
+    """
     path = project.locate(volume.path)
     if "://" not in path and not Path(path).exists():
         near = _nearest_path(Path(path))
@@ -131,11 +139,17 @@ def _problems_of(project: Project, volume: RawVolume) -> Iterator[tuple[str, str
             yield key, str(error)
             continue
         wanted = project.parameters.voxel_size
-        if any(abs(a - b) > 1e-3 * b for a, b in zip(opened.voxel_size, wanted, strict=True)):
+        if kind == "predict" and project.parameters.prediction.resample:
+            with contextlib.suppress(UserError):  # weights that are not there are told by themselves
+                trained = trained_voxel_size(project)
+                found = resampling_problems((), opened.location, opened.voxel_size, trained)
+                yield from ((key, message) for _, message in found)
+        elif not same_voxel_size(opened.voxel_size, wanted):
+            agree = "they must agree, or be resampled (`neuroloom predict --resample`)"
             yield (
                 key,
                 f"{opened.location} has voxels of {times(opened.voxel_size)} nm, the project's `voxel_size` is "
-                f"{times(wanted)} nm; they must agree.",
+                f"{times(wanted)} nm; {agree if kind == 'predict' else 'they must agree'}.",
             )
         if key == "labels" and opened.dtype.kind not in "ui":
             yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."

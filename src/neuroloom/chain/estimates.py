@@ -71,8 +71,8 @@ def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: 
     every, steps = parameters.training.score_every, parameters.training.affinities.iterations
     if every == 0:
         return 0.0
-    once_each = parameters.prediction.model_copy(update={"mirrors": 1})
-    parameters = parameters.model_copy(update={"prediction": once_each})  # while training, mirror images are left out
+    alone = parameters.prediction.model_copy(update={"mirrors": 1, "ensemble": ()})  # as networks are while they train
+    parameters = parameters.model_copy(update={"prediction": alone})
     names = ("predict", "fragments", *["agglomerate"] * len(MERGE_FUNCTIONS), "evaluate")
     once = sum(stage(parameters, name, shape, networks) for name in names for shape in shapes)
     return -(-steps // every) * once
@@ -123,10 +123,11 @@ def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[U
     voxels = math.prod(shape)
     if name == "predict":
         settings = parameters.prediction
-        block = settings.block or default_block(shape, networks, settings.mirrors)
+        times = settings.mirrors * (1 + len(settings.ensemble))
+        block = settings.block or default_block(shape, networks, times)
         counts = zip(networks, volume_operations(networks, shape, block), strict=True)
         seconds = sum(forward(parameters, network, count) for network, count in counts)
-        return SECONDS_PER_STAGE + settings.mirrors * seconds
+        return SECONDS_PER_STAGE + times * seconds
     workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
 

@@ -20,15 +20,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuroloom.chain.weights import same_voxel_size, times
+from neuroloom.chain.weights import times
 from neuroloom.errors import UserError
 from neuroloom.models import ForeignModel, find_card, find_given, find_weights, is_path
 from neuroloom.networks import unet
 from neuroloom.networks.setups import SETUPS, network_parameters
+from neuroloom.prediction.resampling import Resampling
 from neuroloom.project import Network, Training
 from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
-from neuroloom.volume.array import DATASETS, Triple
+from neuroloom.volume.array import DATASETS, Nanometres, Triple, same_voxel_size
 from neuroloom.volume.checking.advice import describe_volumes, seen_from
 
 LEVELS = len(Network().downsampling)
@@ -41,6 +42,7 @@ def propose(
     folder: str | Path,
     model: str | None = None,
     datasets: Mapping[str, str] = DATASETS,
+    resample: bool = False,
 ) -> dict[str, Any]:
     """The parts of a project file that the data decide.
 
@@ -52,6 +54,7 @@ def propose(
         model: Weights to predict with, or, with volumes to train on, to start training from: a model's name or a
             checkpoint; to predict with, somebody else's network too.
         datasets: Names of "raw", "labels" and "mask" in each container.
+        resample: Whether volumes may have other voxels than the model was trained on, if it only predicts.
 
     Returns:
         Values as they nest in the project file; under "_why", sentences on how they were found.
@@ -66,7 +69,7 @@ def propose(
     values["_why"] += [f"{path} is not among those to predict: what validates is segmented anyway" for path in twice]
     shapes = [open_volume(path, datasets["labels"]).shape for path in train]
     if model is not None:
-        return _with_model(values, model, folder, shapes)
+        return _with_model(values, model, folder, shapes, resample)
     pooling = downsampling(values["voxel_size"])
     if pooling != Network().downsampling:
         values["network"] = {"downsampling": [list(level) for level in pooling]}
@@ -84,16 +87,18 @@ def propose(
     return values
 
 
-def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: Sequence[Triple]) -> dict[str, Any]:
+def _with_model(
+    values: dict[str, Any], model: str, folder: str | Path, shapes: Sequence[Triple], resample: bool
+) -> dict[str, Any]:
     """A project that predicts with given weights, or trains on from them, with what goes well with them."""
     weights = find_weights(model) if shapes else find_given(model)
     if isinstance(weights, ForeignModel):
-        _check_voxel_size(model, weights.declaration.voxel_size, values)
         values["prediction"] = {"model": seen_from(folder, model)}
+        _check_voxel_size(model, weights.declaration.voxel_size, values, resample)
         values["_why"].append(f"the network that {model} declares predicts; nothing is trained")
         return values
     card, trained = find_card(model), weights.metadata
-    _check_voxel_size(model, trained.voxel_size, values)
+    _check_voxel_size(model, trained.voxel_size, values, None if shapes else resample)
     if trained.setup not in SETUPS or not (shapes or SETUPS[trained.setup].gives_affinities):
         raise UserError(
             f"The model {model} is of setup {trained.setup!r}, which gives no affinities here; name an affinity network"
@@ -117,7 +122,7 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
         values["training"] = training
         _fit_crop(values, Network.model_validate(values["network"]), shapes)
     else:
-        values["prediction"] = {"model": named}
+        values["prediction"] = {"model": named, **values.get("prediction", {})}
         values["_why"].append(f"the model {model} predicts; nothing is trained")
     if shapes or "validate" in values["volumes"]:
         # the threshold is chosen on the project's own truth, or with its own network
@@ -131,12 +136,22 @@ def _with_model(values: dict[str, Any], model: str, folder: str | Path, shapes: 
     return values
 
 
-def _check_voxel_size(model: str, trained: Sequence[float], values: dict[str, Any]) -> None:
-    if not same_voxel_size(trained, values["voxel_size"]):
+def _check_voxel_size(model: str, trained: Nanometres, values: dict[str, Any], resample: bool | None) -> None:
+    """Refuse volumes of other voxels than a model's, or have them resampled; None where that is not possible."""
+    own = values["voxel_size"]
+    if same_voxel_size(trained, own):
+        return
+    if not resample:
+        hint = "" if resample is None else "Add --resample to predict with it all the same, or: "
         raise UserError(
-            f"The model {model} was trained on voxels of {times(trained)} nm, these volumes have "
-            f"{times(values['voxel_size'])} nm (z, y, x). Leave --model out to train a network for them."
+            f"The model {model} was trained on voxels of {times(trained)} nm, these volumes have {times(own)} nm "
+            f"(z, y, x). {hint}Leave --model out to train a network for them."
         )
+    Resampling.between(own, trained)
+    values["prediction"] = {**values.get("prediction", {}), "resample": True}
+    values["_why"].append(
+        f"resample: the model was trained on voxels of {times(trained)} nm, these are {times(own)} nm"
+    )
 
 
 def _fit_crop(values: dict[str, Any], network: Network, shapes: Sequence[Triple]) -> None:

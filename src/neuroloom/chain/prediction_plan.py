@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -11,21 +12,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain
+from neuroloom.chain.weights import given_ensemble, trained_voxel_size
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
+from neuroloom.models.foreign import is_foreign
 from neuroloom.networks.precision import Precision, choose_device, choose_precision, number_format
-from neuroloom.prediction import Predict, Predictor
+from neuroloom.networks.unet import parameter_count
+from neuroloom.prediction import Predict
 from neuroloom.prediction.measuring import Stopwatch, most_memory
-from neuroloom.prediction.mirrors import mirrored
 from neuroloom.prediction.planning import (
+    MEMORY,
     block_bytes,
     block_operations,
     choose_tile,
     common_factor,
     memory_for_tiles,
-    volume_operations,
 )
-from neuroloom.prediction.tiles import round_up
+from neuroloom.prediction.tiles import round_up, tiles_of
 from neuroloom.project import RawVolume
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
@@ -77,7 +80,7 @@ class Calibration(BaseModel):
     """What predicting a piece of a volume took.
 
     Attributes:
-        weights: Content of the checkpoint.
+        weights: Contents of the checkpoints.
         device: Where networks ran.
         precision: What convolutions computed in.
         crop: Voxels that were predicted, z y x.
@@ -92,7 +95,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    weights: str
+    weights: tuple[str, ...]
     device: str
     precision: Precision
     crop: Triple
@@ -126,18 +129,20 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
         UserError: Its network is not trained.
     """
     stage = _stage(chain, volume)
-    networks = chain.networks
     device, precision = _where(chain)
     memory = memory_for_tiles(device, stage.memory_gb)
     tile, needed = _tile_and_memory(chain, stage, stage.block_shape, memory)
-    counts = volume_operations(networks, stage.shape, stage.block_shape, memory, number_format(precision))
-    operations = stage.mirrors * sum(counts)
+    operations = seconds = 0.0
+    cuts = Counter(extent for _, extent in tiles_of(stage.shape, stage.block_shape))
+    for networks in chain.members:
+        for cut, number in cuts.items():
+            counts = block_operations(networks, _seen(chain, stage, cut), memory, number_format(precision))
+            operations += stage.mirrors * number * sum(counts)
+            for network, count in zip(networks, counts, strict=True):
+                seconds += stage.mirrors * number * estimates.forward(chain.parameters, network, count)
     known = read_calibration(chain)
     if known is not None:
         seconds = operations / known.operations_per_second
-    else:
-        once = [estimates.forward(chain.parameters, n, c) for n, c in zip(networks, counts, strict=True)]
-        seconds = stage.mirrors * sum(once)
     return PredictionPlan(
         volume=volume.name,
         device=device_name(device),
@@ -163,30 +168,25 @@ def calibrate(chain: Chain, volume: RawVolume) -> Calibration:
         UserError: Its network is not trained, or does not fit the volume.
     """
     plan, stage = plan_prediction(chain, volume), _stage(chain, volume)
-    raw = stage.raw.open()
     device, precision = _where(chain)
     memory = memory_for_tiles(device, stage.memory_gb)
     rate = plan.operations * plan.voxels_per_second / math.prod(stage.shape)
     crop = _crop(chain, stage, rate)
     z, y, x = (min(size, extent) for size, extent in zip(stage.shape, crop, strict=True))
     shape = z, y, x
-    predictor = mirrored(Predictor(stage.checkpoint, stage.device, stage.precision, stage.memory_gb), stage.mirrors)
-    begin = [(size - n) // 2 - m for size, n, m in zip(stage.shape, shape, predictor.margin, strict=True)]
+    z, y, x = ((size - n) // 2 for size, n in zip(stage.shape, shape, strict=True))
     tile, planned = _tile_and_memory(chain, stage, crop, memory)
     stopwatch = Stopwatch()
-    values = raw.read_reflected(begin, predictor.input_shape(shape))
-    stopwatch.lap("reading")
-    affinities = predictor(values, shape)
-    stopwatch.lap("computing")
+    affinities = stage.affinities((z, y, x), shape, stopwatch)
     with tempfile.TemporaryDirectory(prefix="calibration-", dir=chain.project.folder) as folder:
-        output = create_volume(Path(folder) / "v.zarr", "a", affinities.shape, affinities.dtype, raw.voxel_size)
+        output = create_volume(Path(folder) / "v.zarr", "a", affinities.shape, affinities.dtype, (1, 1, 1))
         output.write((0, 0, 0), affinities)
         stopwatch.lap("writing")
         stored = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    operations = stage.mirrors * sum(block_operations(chain.networks, shape, memory, number_format(precision)))
+    operations = _operations(chain, stage, shape, memory)
     rate = operations / sum(stopwatch.laps.values())
     found = Calibration(
-        weights=stage.checkpoint_sha256,
+        weights=_contents(chain),
         device=device_name(device),
         precision=precision,
         crop=shape,
@@ -208,14 +208,15 @@ def read_calibration(chain: Chain) -> Calibration | None:
         known = Calibration.model_validate_json(calibration_file(chain).read_text())
     except (OSError, ValidationError):
         return None
-    weights = chain.weights()
     device, precision = _where(chain)
-    same = weights is not None and (known.weights, known.device, known.precision) == (
-        weights[1],
-        device_name(device),
-        precision,
-    )
-    return known if same else None
+    now = (_contents(chain), device_name(device), precision)
+    return known if (known.weights, known.device, known.precision) == now else None
+
+
+def _contents(chain: Chain) -> tuple[str, ...]:
+    """Of all checkpoints that predict, as far as they are there."""
+    weights = chain.weights()
+    return (*([weights[1]] if weights else []), *(other.sha256 for other in given_ensemble(chain.project)))
 
 
 def device_name(device: torch.device) -> str:
@@ -234,8 +235,9 @@ def _stage(chain: Chain, volume: RawVolume) -> Predict:
     stage = chain.predict(volume)
     if stage is None:
         raise UserError("Prediction needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything.")
-    if not chain.networks:
-        raise UserError(f"How much {stage.checkpoint} computes is not known, so its predictions cannot be planned.")
+    if not chain.members:
+        others = [file for file in (stage.checkpoint, *stage.ensemble) if is_foreign(file)]
+        raise UserError(f"How much {others[0]} computes is not known, so its predictions cannot be planned.")
     return stage
 
 
@@ -244,19 +246,41 @@ def _where(chain: Chain) -> tuple[torch.device, Precision]:
     return device, choose_precision(device, chain.parameters.resources.precision)
 
 
+def _seen(chain: Chain, stage: Predict, shape: Triple) -> Triple:
+    """Extent in the networks' voxels of what they predict for a region."""
+    resampling = stage.resampling(trained_voxel_size(chain.project))
+    factor = common_factor([network for member in chain.members for network in member])
+    return shape if resampling is None else resampling.region((0, 0, 0), shape, factor).shape
+
+
+def _operations(chain: Chain, stage: Predict, shape: Triple, memory: float = MEMORY) -> int:
+    """Of predicting a region."""
+    seen, dtype = _seen(chain, stage, shape), number_format(_where(chain)[1])
+    return stage.mirrors * sum(sum(block_operations(member, seen, memory, dtype)) for member in chain.members)
+
+
 def _tile_and_memory(chain: Chain, stage: Predict, block: Triple, memory: float) -> tuple[Triple, float]:
-    networks, dtype = chain.networks, number_format(_where(chain)[1])
-    tile = choose_tile(networks, round_up(block, common_factor(networks)), memory, dtype)
-    channels = dict(networks[-1].heads)["affinities"]
-    return tile, block_bytes(networks, block, tile, channels, stage.mirrors, dtype)
+    """What the first networks see at once, and bytes in all where most are needed."""
+    seen, dtype = _seen(chain, stage, block), number_format(_where(chain)[1])
+    tiles, needed = [], []
+    for networks in chain.members:
+        tiles.append(choose_tile(networks, round_up(seen, common_factor(networks)), memory, dtype))
+        channels = dict(networks[-1].heads)["affinities"]
+        needed.append(block_bytes(networks, seen, tiles[-1], channels, stage.mirrors, dtype))
+    beside = 0.0
+    if len(chain.members) > 1:  # weights of all, and a sum
+        parts = [network for member in chain.members[1:] for network in member]
+        beside += 4 * sum(map(parameter_count, parts)) + 6 * math.prod(seen)
+    if seen != block:
+        beside += 3 * math.prod(block)
+    return tiles[0], max(needed) + beside
 
 
 def _crop(chain: Chain, stage: Predict, rate: float) -> Triple:
     """As much of a block as takes a minute: less deep, since a sweep is as fast then, and narrow if it must be."""
-    networks = chain.networks
-    crop, factor = stage.block_shape, common_factor(networks)
+    crop, factor = stage.block_shape, common_factor(chain.networks)
     while True:
-        seconds = stage.mirrors * sum(block_operations(networks, crop)) / rate
+        seconds = _operations(chain, stage, crop) / rate
         if seconds <= SECONDS or crop == factor:
             return crop
         z, y, x = crop

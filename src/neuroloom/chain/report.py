@@ -54,7 +54,7 @@ def write_project_report(chain: Chain) -> Path:
         if len(columns) > 1:
             write_bytes(
                 chain.project.folder / "pictures" / f"{volume.name}.png",
-                contact_sheet(columns, voxel_size=chain.parameters.voxel_size),
+                contact_sheet(columns, voxel_size=chain.raw(volume).open().voxel_size),
             )
     return chain.project.report_file
 
@@ -188,7 +188,7 @@ def _sheets(chain: Chain) -> list[Figure]:
                 Figure(
                     title=f"Results on {volume.name}",
                     caption="Sections through the middle of the volume. Affinities: red z, green y, blue x.",
-                    png=contact_sheet(columns, voxel_size=chain.parameters.voxel_size),
+                    png=contact_sheet(columns, voxel_size=chain.raw(volume).open().voxel_size),
                 )
             )
     return figures
@@ -222,8 +222,7 @@ def _errors(chain: Chain, volume: LabelledVolume) -> list[ErrorFigure]:
     raw = open_volume(chain.project.locate(volume.path), volume.raw)
     image, segmentation = raw.read(), segment.output.open().read()
     # where the border is drawn is another question than which parts belong together
-    z, y, x = chain.parameters.voxel_size
-    truth = erode_truth(connected_truth(chain.truth(volume)), 1, only_xy=z >= 2 * max(y, x))
+    truth = erode_truth(connected_truth(chain.truth(volume)), 1, only_xy=chain.in_xy(volume))
     figures = []
     for error in find_errors(segmentation, truth, ERRORS):
         position = [o + (p + 0.5) * v for o, p, v in zip(raw.offset, error.position, raw.voxel_size, strict=True)]

@@ -110,7 +110,7 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
     size = chain.raw(volume).open().shape
     state: State = "to do"
     # how many operations somebody else's network takes is not known
-    known = name != "predict" or bool(chain.networks)
+    known = name != "predict" or bool(chain.members)
     why, folder, seconds = (
         "waits for what comes before",
         None,

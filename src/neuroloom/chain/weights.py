@@ -1,7 +1,9 @@
 """Weights that a project is given: to predict with, to start from, or for their descriptors.
 
-prediction.model    setup, geometry, neighbourhood, σ come from the checkpoint; the voxel size must be the project's
+prediction.model    setup, geometry, neighbourhood, σ come from the checkpoint; the voxel size must be the project's, or
+                    volumes are resampled
                     somebody else's network says itself what it takes and gives
+prediction.ensemble    likewise; the voxel size must be that of the network that predicts
 training.start      everything must be as in the project: training goes on with these weights
                     of the project's setup            its networks start from it, its descriptor network too
                     of lsd                            only the descriptor network starts from it
@@ -12,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.errors import UserError
@@ -20,8 +21,9 @@ from neuroloom.models import ForeignModel, Weights, find_given, find_weights
 from neuroloom.networks.checkpoint import Metadata
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNetParameters
+from neuroloom.prediction.resampling import Resampling
 from neuroloom.project import NEAREST, Parameters, Problem, Project, block_problems
-from neuroloom.volume.array import Nanometres, Triple
+from neuroloom.volume.array import Nanometres, Triple, same_voxel_size
 
 
 def given_model(project: Project) -> Weights | ForeignModel | None:
@@ -32,6 +34,25 @@ def given_model(project: Project) -> Weights | ForeignModel | None:
     """
     model = project.parameters.prediction.model
     return None if model is None else find_given(model, project.folder)
+
+
+def given_ensemble(project: Project) -> tuple[Weights | ForeignModel, ...]:
+    """More weights, or others' networks, whose affinities are averaged with those of the one that predicts.
+
+    Raises:
+        UserError: They are not there, or damaged.
+    """
+    return tuple(find_given(name, project.folder) for name in project.parameters.prediction.ensemble)
+
+
+def trained_voxel_size(project: Project) -> Nanometres:
+    """nm, z y x, of what the network that predicts was trained on."""
+    model = given_model(project)
+    return project.parameters.voxel_size if model is None else _trained_on(model)
+
+
+def _trained_on(given: Weights | ForeignModel) -> Nanometres:
+    return given.declaration.voxel_size if isinstance(given, ForeignModel) else given.metadata.voxel_size
 
 
 def given_start(project: Project, setup: str) -> Weights | None:
@@ -84,10 +105,17 @@ def weights_problems(project: Project) -> list[Problem]:
     except UserError as error:
         problems.append((("prediction", "model"), f"`prediction.model`: {error}"))
     else:
-        if isinstance(model, ForeignModel):
-            problems += _foreign_problems(project.parameters, model)
-        elif model is not None:
-            problems += _model_problems(project.parameters, model)
+        if model is not None:
+            problems += _predicting_problems(project.parameters, "model", model, project.parameters.voxel_size)
+    if problems:
+        return problems  # what is right of the others depends on it
+    for name in project.parameters.prediction.ensemble:
+        try:
+            other = find_given(name, project.folder)
+        except UserError as error:
+            problems.append((("prediction", "ensemble"), f"`prediction.ensemble`: {error}"))
+        else:
+            problems += _predicting_problems(project.parameters, "ensemble", other, trained_voxel_size(project))
     for section, key, check in (
         ("training", "start", _start_problems),
         ("training", "descriptors", _descriptors_problems),
@@ -104,9 +132,55 @@ def weights_problems(project: Project) -> list[Problem]:
     return problems
 
 
-def _model_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
-    place, trained = ("prediction", "model"), weights.metadata
-    said = f"`prediction.model`: {weights.path}"
+def _predicting_problems(
+    parameters: Parameters, key: str, given: Weights | ForeignModel, voxel_size: Nanometres
+) -> list[Problem]:
+    """What keeps a network from predicting.
+
+    Args:
+        parameters: The project's.
+        key: Of the section [prediction].
+        given: What it names.
+        voxel_size: What the network should be trained on.
+    """
+    place, said = ("prediction", key), f"`prediction.{key}`: {given.path}"
+    problems = _affinity_problems(place, said, given.metadata) if isinstance(given, Weights) else []
+    trained = _trained_on(given)
+    if problems:
+        return problems
+    if same_voxel_size(trained, voxel_size):
+        return block_problems("prediction", parameters.prediction.block, "the network's factor", factor_of(given))
+    if key == "ensemble":
+        message = f"{said} was trained on voxels of {times(trained)} nm, the other network on {times(voxel_size)} nm."
+        return [(place, f"{message} Average networks of one voxel size.")]
+    if parameters.prediction.resample:
+        return resampling_problems(place, said, voxel_size, trained)
+    message = (
+        f"{said} was trained on voxels of {times(trained)} nm, the project's are {times(voxel_size)} nm. Have volumes "
+        "resampled (`neuroloom predict --resample`, or `prediction.resample = true`), or train a network for yours."
+    )
+    return [(place, message)]
+
+
+def resampling_problems(
+    place: tuple[str | int, ...], said: str, voxel_size: Nanometres, trained: Nanometres
+) -> list[Problem]:
+    """Voxels that cannot be brought to the size that a network was trained on.
+
+    Args:
+        place: In the project file.
+        said: What a message begins with.
+        voxel_size: nm, z y x, of a volume.
+        trained: Likewise, of what the network was trained on.
+    """
+    try:
+        Resampling.between(voxel_size, trained)
+    except UserError as error:
+        return [(place, f"{said}: {error}")]
+    return []
+
+
+def _affinity_problems(place: tuple[str, str], said: str, trained: Metadata) -> list[Problem]:
     if trained.setup not in SETUPS:
         return [(place, f"{said} is of setup {trained.setup!r}, which is not among {', '.join(SETUPS)}.")]
     if not SETUPS[trained.setup].gives_affinities:
@@ -117,27 +191,14 @@ def _model_problems(parameters: Parameters, weights: Weights) -> list[Problem]:
             "fragments are cut from these three."
         )
         return [(place, message)]
-    return _predicted_problems(parameters, weights.path, trained.voxel_size, _factor(weights))
+    return []
 
 
-def _foreign_problems(parameters: Parameters, model: ForeignModel) -> list[Problem]:
-    return _predicted_problems(parameters, model.path, model.declaration.voxel_size, model.factor)
-
-
-def _predicted_problems(parameters: Parameters, path: Path, trained: Nanometres, factor: Triple) -> list[Problem]:
-    """A voxel size or blocks that do not fit what predicts."""
-    if not same_voxel_size(trained, parameters.voxel_size):
-        message = (
-            f"`prediction.model`: {path} was trained on voxels of {times(trained)} nm, the project's are "
-            f"{times(parameters.voxel_size)} nm. Bring volumes to its voxel size, or train a network for yours."
-        )
-        return [(("prediction", "model"), message)]
-    return block_problems("prediction", parameters.prediction.block, "the network's factor", factor)
-
-
-def _factor(weights: Weights) -> Triple:
+def factor_of(given: Weights | ForeignModel) -> Triple:
     """Voxels by which the prediction may be moved without changing it, z y x."""
-    z, y, x = (math.lcm(*along) for along in zip(*(part.network.factor for part in weights.networks), strict=True))
+    if isinstance(given, ForeignModel):
+        return given.factor
+    z, y, x = (math.lcm(*along) for along in zip(*(part.network.factor for part in given.networks), strict=True))
     return z, y, x
 
 
@@ -194,11 +255,6 @@ def _other_tissue(parameters: Parameters, start: Metadata) -> Iterator[str]:
         yield f"`training.sigma_nm` {start.sigma_nm:g} instead of {training.sigma_nm:g}"
     if not same_voxel_size(start.voxel_size, parameters.voxel_size):
         yield f"voxels of {times(start.voxel_size)} nm instead of {times(parameters.voxel_size)} nm"
-
-
-def same_voxel_size(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two voxel sizes in nm are equal but for rounding."""
-    return all(abs(x - y) <= 1e-3 * y for x, y in zip(a, b, strict=True))
 
 
 def times(values: Sequence[float]) -> str:

@@ -31,6 +31,9 @@ def init_command(
             "somebody else's network); with --from, start training from them."
         ),
     ] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="With --model: volumes may have other voxels than it was trained on.")
+    ] = False,
     raw: Annotated[str, typer.Option(metavar="DATASET", help="name of the image in the volumes")] = DATASETS["raw"],
     labels: Annotated[str, typer.Option(metavar="DATASET", help="name of the labels")] = DATASETS["labels"],
     mask: Annotated[str, typer.Option(metavar="DATASET", help="name of the mask")] = DATASETS["mask"],
@@ -42,8 +45,8 @@ def init_command(
     values: dict[str, Any] = {}
     if train or validate or predict:
         datasets = {"raw": raw, "labels": labels, "mask": mask}
-        values = propose(train or [], validate or [], predict or [], folder, model, datasets)
-    elif model is not None:
+        values = propose(train or [], validate or [], predict or [], folder, model, datasets, resample)
+    elif model is not None or resample:
         raise UserError("--model needs volumes: --predict to segment, or --from to train on.")
     make_folder(folder)
     write_text(file, render(values))

@@ -13,7 +13,7 @@ from neuroloom.chain import Chain, Step, all_steps, open_project
 from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction
 from neuroloom.cli.progress import duration, show_progress
 from neuroloom.errors import UserError
-from neuroloom.project import RawVolume
+from neuroloom.project import RawVolume, allow_resampling
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
@@ -74,7 +74,7 @@ def run_step(chain: Chain, step: Step, quiet: bool = False) -> None:
         step.run(lambda done, total, words: None)
         return
     kind, _, name = step.name.partition(" ")
-    if kind == "predict" and chain.networks:
+    if kind == "predict" and chain.members:
         print(f"  {step.name}: {plan_prediction(chain, chain.volume(name))}", flush=True)
     with show_progress(step.name) as advance:
         step.run(advance)
@@ -158,9 +158,19 @@ def predict_command(
         ),
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say how volumes are cut, memory and speed.")] = False,
+    resample: Annotated[
+        bool,
+        typer.Option(
+            "--resample",
+            help="Resample volumes of other voxels than the network was trained on, for this and all later commands: "
+            "written into the project.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Predict affinities."""
+    if resample:
+        allow_resampling(project)
     if as_json and not (plan or calibrate_first):
         raise UserError("--json goes with --plan or --calibrate.")
     chain = Chain(open_project(project))

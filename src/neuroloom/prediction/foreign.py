@@ -50,6 +50,7 @@ class ForeignPredictor:
         memory_gb: For one tile; None for what the machine has to give.
 
     Attributes:
+        voxel_size: nm, z y x, of the raw that it was trained on.
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
         margin: Voxels of raw read before a region's begin, z y x.
         neighborhood: Offsets of the affinities, z y x, the nearest as everywhere here.
@@ -66,6 +67,7 @@ class ForeignPredictor:
         self.said = self.model.declaration
         self.network = ForeignNetwork(self.model, choose_device(device), precision)
         self.device = self.network.device
+        self.voxel_size = self.said.voxel_size
         self.factor = self.model.factor
         self._tiles = self.said.tiles
         z, y, x = (along.margin for along in self._tiles)
@@ -76,13 +78,9 @@ class ForeignPredictor:
         # not what is free: a run that goes on later gives the same bytes
         self._voxels = memory_for_tiles(self.device, memory_gb) / self.network.bytes_per_voxel
 
-    def check_volume(self, raw: Volume) -> None:
-        """Refuse raw that the network was not trained for, and a network that does not do what is declared.
-
-        Raises:
-            UserError: Another voxel size or number type; another extent, number of channels or range comes out.
-        """
-        check_raw(raw, self.said.voxel_size, self.model.path)
+    def check_volume(self, raw: Volume, resample: bool = False) -> None:
+        """See `PredictsAffinities`."""
+        check_raw(raw, self.voxel_size, self.model.path, resample)
         extents = [self.said.input]
         if self.said.grows and any(self.said.step):
             z, y, x = (extent + step for extent, step in zip(self.said.input, self.said.step, strict=True))

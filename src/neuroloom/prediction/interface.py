@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.volume import Volume
-from neuroloom.volume.array import Nanometres, Triple
+from neuroloom.volume.array import Nanometres, Triple, same_voxel_size
 
 T = TypeVar("T")
 
@@ -24,14 +24,29 @@ class PredictsAffinities(Protocol):
     """Affinities of any region of raw; the same ones however regions are cut, as long as they begin at multiples.
 
     Attributes:
+        voxel_size: nm, z y x, of the raw that networks were trained on.
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
         margin: Voxels of raw read before a region's begin, z y x.
-        neighborhood: Offsets of the affinities, z y x.
+        neighborhood: Offsets of the affinities, z y x; nearest neighbours first.
+        channels: Affinities per voxel.
     """
 
+    voxel_size: Nanometres
     factor: Triple
     margin: Triple
     neighborhood: list[list[int]]
+    channels: int
+
+    def check_volume(self, raw: Volume, resample: bool = False) -> None:
+        """Refuse raw that networks were not trained for, and networks that do not do what is said of them.
+
+        Args:
+            raw: The image.
+            resample: Whether its voxels are brought to the size that networks were trained on.
+
+        Raises:
+            UserError: Another voxel size or number type; another extent, number of channels or range comes out.
+        """
 
     def input_shape(self, shape: Triple) -> Triple:
         """Extent of raw needed for a region, in voxels.
@@ -56,21 +71,22 @@ class PredictsAffinities(Protocol):
         """
 
 
-def check_raw(raw: Volume, trained: Nanometres, path: Path) -> None:
+def check_raw(raw: Volume, trained: Nanometres, path: Path, resample: bool = False) -> None:
     """Refuse raw that networks were not trained for.
 
     Args:
         raw: The image.
         trained: Voxel size in nm, z y x, that they were trained on.
         path: Where they lie.
+        resample: Whether raw is brought to that voxel size.
 
     Raises:
         UserError: Another voxel size or number type.
     """
-    if any(abs(a - b) > 1e-3 * b for a, b in zip(raw.voxel_size, trained, strict=True)):
+    if not resample and not same_voxel_size(raw.voxel_size, trained):
         raise UserError(
             f"{raw.location} has voxels of {raw.voxel_size} nm, but {path} was trained on {trained} nm. "
-            "Predict volumes of that voxel size, or train on this one."
+            "Predict with `--resample`, predict volumes of that voxel size, or train on this one."
         )
     if raw.dtype not in (np.uint8, np.float32) or raw.channels is not None:
         raise UserError(

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from neuroloom.errors import UserError
 from neuroloom.prediction.interface import PredictsAffinities, Report
 from neuroloom.prediction.tiles import round_up
+from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
 
 Axes = tuple[int, ...]
@@ -79,7 +80,7 @@ def _are_alike(number: int, *extents: Sequence[float]) -> bool:
     )
 
 
-def mirrored(predictor: PredictsAffinities, number: int) -> PredictsAffinities | MirroredPredictor:
+def mirrored(predictor: PredictsAffinities, number: int) -> PredictsAffinities:
     """A predictor, or the mean of its predictions of mirror images.
 
     Args:
@@ -97,12 +98,18 @@ class MirroredPredictor:
         number: How many; a key of `MIRRORS`.
 
     Attributes:
+        voxel_size: As the predictor's, and so on.
+        factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
         margin: Voxels of raw read before a region's begin, z y x.
+        neighborhood: Offsets of the affinities, z y x.
+        channels: Affinities per voxel.
     """
 
     def __init__(self, predictor: PredictsAffinities, number: int) -> None:
         self.predictor = predictor
         self.images = MIRRORS[number]
+        self.voxel_size, self.factor = predictor.voxel_size, predictor.factor
+        self.neighborhood, self.channels = predictor.neighborhood, predictor.channels
         offsets = predictor.neighborhood
         # how far edges lead from a region, in whole cells of the network
         self._low = round_up([max(0, *(-o[axis] for o in offsets)) for axis in range(3)], predictor.factor)
@@ -110,6 +117,10 @@ class MirroredPredictor:
         begins = [self._in_volume(image, predictor.factor)[0] for image in self.images]
         z, y, x = (max(-begin[axis] for begin in begins) for axis in range(3))
         self.margin: Triple = (z, y, x)
+
+    def check_volume(self, raw: Volume, resample: bool = False) -> None:
+        """See `PredictsAffinities`."""
+        self.predictor.check_volume(raw, resample)
 
     def input_shape(self, shape: Triple) -> Triple:
         """See `PredictsAffinities`."""

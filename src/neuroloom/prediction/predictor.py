@@ -35,6 +35,7 @@ class Predictor:
         memory_gb: For one tile; None for what the machine has to give.
 
     Attributes:
+        voxel_size: nm, z y x, of the raw that the networks were trained on.
         factor: Regions must begin at multiples of it, in voxels from the volume's begin, z y x.
         margin: Voxels of raw read before a region's begin, z y x.
         channels: Affinities per voxel.
@@ -68,6 +69,7 @@ class Predictor:
             for part in parts
         ]
         self._memory = memory_for_tiles(self.device, memory_gb)
+        self.voxel_size = self.loaded.metadata.voxel_size
         self.factor: Triple = common_factor(self.geometries)
         contexts = [context(network) for network in self.geometries]
         z, y, x = (sum(along) // 2 for along in zip(*contexts, strict=True))
@@ -77,13 +79,9 @@ class Predictor:
         before = itertools.takewhile(lambda head: head[0] != "affinities", self.loaded.metadata.network.heads)
         self._first = sum(channels for _, channels in before)
 
-    def check_volume(self, raw: Volume) -> None:
-        """Refuse raw that the networks were not trained for.
-
-        Raises:
-            UserError: Another voxel size or number type.
-        """
-        check_raw(raw, self.loaded.metadata.voxel_size, self.path)
+    def check_volume(self, raw: Volume, resample: bool = False) -> None:
+        """See `PredictsAffinities`."""
+        check_raw(raw, self.voxel_size, self.path, resample)
 
     def input_shape(self, shape: Triple) -> Triple:
         """See `PredictsAffinities`."""

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from funlib.geometry import Coordinate, Roi
+from numpy.typing import NDArray
 
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file, read_json, write_json
 from neuroloom.models.foreign import is_foreign, read_foreign
 from neuroloom.networks.precision import choose_device
+from neuroloom.prediction.ensemble import EnsemblePredictor
 from neuroloom.prediction.foreign import ForeignPredictor
+from neuroloom.prediction.interface import PredictsAffinities, Report
 from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named
 from neuroloom.prediction.mirrors import check_images, mirrored
 from neuroloom.prediction.predictor import Predictor
+from neuroloom.prediction.resampling import Region, Resampling
+from neuroloom.project import NEAREST
 from neuroloom.volume import create_volume
-from neuroloom.volume.array import Triple
+from neuroloom.volume.array import Nanometres, Triple
 from neuroloom.volume.masks import blank_cells, read_mask
 
 
@@ -33,6 +38,10 @@ class Predict(Stage):
         checkpoint: The network; an AcrLSD checkpoint holds its descriptor network. Or the declaration of somebody
             else's network.
         checkpoint_sha256: The content; stands for the checkpoint in the fingerprint.
+        ensemble: More of them; affinities are the mean of all.
+        ensemble_sha256: Their contents.
+        resample: Whether raw of other voxels than the network's is resampled, and affinities back; not fingerprinted,
+            since it is refused otherwise.
         missing_chunks: "zero" or "abort": what chunks of raw that have no file are; not fingerprinted.
         zarr_format: Of the output; 2 has no shards.
         mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
@@ -43,13 +52,16 @@ class Predict(Stage):
 
     title: ClassVar[str] = "prediction"
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
-        {"folder", "checkpoint", "missing_chunks", "device", "precision", "memory_gb"}
+        {"folder", "checkpoint", "ensemble", "resample", "missing_chunks", "device", "precision", "memory_gb"}
     )
 
     raw: Source
     tissue: Source | None = None
     checkpoint: Path
     checkpoint_sha256: str
+    ensemble: tuple[Path, ...] = ()
+    ensemble_sha256: tuple[str, ...] = ()
+    resample: bool = False
     missing_chunks: Literal["zero", "abort"] = "zero"
     zarr_format: Literal[2, 3] = 3
     mirrors: int = 1
@@ -73,16 +85,18 @@ class Predict(Stage):
         Raises:
             UserError: The checkpoint has changed, or does not fit the raw's voxel size.
         """
-        if not self.checkpoint.is_file() or _content(self.checkpoint) != self.checkpoint_sha256:
-            raise UserError(
-                f"{self.checkpoint} is not the file it was when training ended: it is damaged or was replaced. "
-                "Train again, or put the right file back."
-            )
+        for file, sha256 in zip(self._checkpoints, (self.checkpoint_sha256, *self.ensemble_sha256), strict=True):
+            if not file.is_file() or _content(file) != sha256:
+                raise UserError(
+                    f"{file} is not the file it was when training ended: it is damaged or was replaced. "
+                    "Train again, or put the right file back."
+                )
         predictor = self._predictor()
         raw = self.raw.open()
-        predictor.check_volume(raw)
-        check_images(self.mirrors, predictor.factor, raw.voxel_size)
-        if any(b % f for b, f in zip(self.block_shape, predictor.factor, strict=True)):
+        predictor.check_volume(raw, self.resample)
+        check_images(self.mirrors, predictor.factor, predictor.voxel_size)
+        resampling = self.resampling(predictor.voxel_size)
+        if resampling is None and any(b % f for b, f in zip(self.block_shape, predictor.factor, strict=True)):
             raise UserError(
                 f"Prediction blocks of {self.block_shape} voxels would leave seams; choose multiples of the network's "
                 f"factor {predictor.factor}."
@@ -90,7 +104,8 @@ class Predict(Stage):
         if self.tissue is not None:
             read_mask(self.tissue.open(), raw, Roi((0, 0, 0), (1, 1, 1)))
         chunk = chunk_of(self.shape, self.block_shape)
-        for source, channels in ((self.predicted, ()), (self.output, (predictor.channels,))):
+        neighborhood = predictor.neighborhood if resampling is None else [list(offset) for offset in NEAREST]
+        for source, channels in ((self.predicted, ()), (self.output, (len(neighborhood),))):
             # the metadata is written last, so an array without it was interrupted while being made
             if (Path(source.path) / source.dataset / ("zarr.json" if self.zarr_format == 3 else ".zarray")).exists():
                 continue
@@ -110,7 +125,7 @@ class Predict(Stage):
                         "stage": "Predict",
                         "fingerprint": self.fingerprint(),
                         **(
-                            {"neighborhood": predictor.neighborhood, "scale": "0 ... 255 stand for affinities 0 ... 1"}
+                            {"neighborhood": neighborhood, "scale": "0 ... 255 stand for affinities 0 ... 1"}
                             if channels
                             else {}
                         ),
@@ -133,12 +148,7 @@ class Predict(Stage):
             there &= read_mask(self.tissue.open(), raw, block.write_roi)
         stopwatch.lap("reading")
         if there.any():
-            predictor = mirrored(self._predictor(), self.mirrors)
-            first = [b - m for b, m in zip(begin, predictor.margin, strict=True)]
-            values = raw.read_reflected(first, predictor.input_shape(shape))
-            stopwatch.lap("reading")
-            affinities = predictor(values, shape, self.teller(block))
-            stopwatch.lap("computing")
+            affinities = self.affinities(begin, shape, stopwatch, self.teller(block))
             if not there.all():
                 affinities[:, ~there] = 0
             self.output.open().write(begin, affinities)
@@ -154,6 +164,41 @@ class Predict(Stage):
                 "memory": most_memory(choose_device(self.device)),
             },
         )
+
+    def affinities(
+        self, begin: Triple, shape: Triple, stopwatch: Stopwatch, report: Report = lambda share: None
+    ) -> NDArray[np.uint8]:
+        """Predict a region.
+
+        Args:
+            begin: Its first voxel, z y x: a multiple of the networks' factor, for results that do not depend on it.
+            shape: Its extent in voxels.
+            stopwatch: Laps are of reading and of computing.
+            report: Called now and then with the share of the work that is done.
+
+        Returns:
+            `(channels, z, y, x)`, 0 … 255 for affinities 0 … 1, rounded to the nearest.
+        """
+        predictor, raw = mirrored(self._predictor(), self.mirrors), self.raw.open()
+        resampling = self.resampling(predictor.voxel_size)
+        seen = Region(begin, shape) if resampling is None else resampling.region(begin, shape, predictor.factor)
+        first = [b - m for b, m in zip(seen.begin, predictor.margin, strict=True)]
+        read = raw.read_reflected if resampling is None else partial(resampling.read, raw)
+        values = read(first, predictor.input_shape(seen.shape))
+        stopwatch.lap("reading")
+        affinities = predictor(values, seen.shape, report)
+        if resampling is not None:
+            affinities = resampling.back(affinities, seen, begin, shape)
+        stopwatch.lap("computing")
+        return affinities
+
+    def resampling(self, trained: Nanometres) -> Resampling | None:
+        """What brings raw to the voxels that networks were trained on; None where it is not wanted or they are its own.
+
+        Args:
+            trained: nm, z y x.
+        """
+        return Resampling.between(self.raw.open().voxel_size, trained) if self.resample else None
 
     @property
     def measurements(self) -> Path:
@@ -172,16 +217,24 @@ class Predict(Stage):
             memory=max((block["memory"] for block in blocks), default=0),
         )
 
-    def _predictor(self) -> Predictor | ForeignPredictor:
-        return _predictor(self.checkpoint, self.device, self.precision, self.memory_gb)
+    @property
+    def _checkpoints(self) -> tuple[Path, ...]:
+        return (self.checkpoint, *self.ensemble)
+
+    def _predictor(self) -> PredictsAffinities:
+        return _predictor(self._checkpoints, self.device, self.precision, self.memory_gb)
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: Path, device: str, precision: str, memory_gb: float | None) -> Predictor | ForeignPredictor:
-    """A worker loads its networks once; the checkpoint's content was checked by `prepare`."""
-    if is_foreign(checkpoint):
-        return ForeignPredictor(checkpoint, device, precision, memory_gb)
-    return Predictor(checkpoint, device, precision, memory_gb)
+def _predictor(
+    checkpoints: tuple[Path, ...], device: str, precision: str, memory_gb: float | None
+) -> PredictsAffinities:
+    """A worker loads its networks once; the content of checkpoints was checked by `prepare`."""
+    members = [
+        (ForeignPredictor if is_foreign(checkpoint) else Predictor)(checkpoint, device, precision, memory_gb)
+        for checkpoint in checkpoints
+    ]
+    return members[0] if len(members) == 1 else EnsemblePredictor(members)
 
 
 def _content(checkpoint: Path) -> str:

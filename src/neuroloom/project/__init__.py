@@ -6,7 +6,15 @@ template       writing a commented file
 """
 
 from neuroloom.project.augmentation import Augmentation
-from neuroloom.project.loading import FILE_NAME, Project, block_problems, default_workers, load_project, size_problems
+from neuroloom.project.loading import (
+    FILE_NAME,
+    Project,
+    allow_resampling,
+    block_problems,
+    default_workers,
+    load_project,
+    size_problems,
+)
 from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
     NEAREST,
@@ -44,6 +52,7 @@ __all__ = [
     "TrainingLength",
     "Triple",
     "Unlabelled",
+    "allow_resampling",
     "block_problems",
     "default_workers",
     "load_project",

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import tomlkit
 from pydantic import ValidationError
+from tomlkit.exceptions import ParseError
 
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
@@ -128,6 +129,25 @@ class Project:
         section["chosen_because"] = because
         write_text(self.file, tomlkit.dumps(document))
         return load_project(self.folder)
+
+
+def allow_resampling(path: Path) -> None:
+    """Write into a project file that volumes of other voxels are resampled, keeping comments and order.
+
+    Args:
+        path: The project's folder or its `neuroloom.toml`; one that is wrong is left for `load_project` to tell.
+    """
+    file = path if path.suffix == ".toml" else path / FILE_NAME
+    if not file.is_file():
+        return
+    try:
+        document = tomlkit.parse(_read(file))
+        section = document.setdefault("prediction", tomlkit.table())
+        if section.get("resample") is not True:
+            section["resample"] = True
+            write_text(file, tomlkit.dumps(document))
+    except (ParseError, AttributeError, TypeError):
+        return
 
 
 def load_project(path: Path, *checks: Callable[[Project], list[Problem]]) -> Project:

@@ -243,6 +243,14 @@ class Prediction(Section):
         description="predict with given weights and train nothing: name of a model (`neuroloom models`), path of a "
         "checkpoint, or of a file that declares somebody else's network",
     )
+    ensemble: tuple[str, ...] = Field(
+        (), description="more weights, named likewise, whose affinities are averaged with those of the network"
+    )
+    resample: bool = Field(
+        False,
+        description="volumes of other voxels than the network's are resampled for it, and affinities back; affinities "
+        "of nearest neighbours only",
+    )
     block: PositiveTriple | None = Field(
         None,
         description="voxels of one block; multiples of the network's factor; default: as large as pays and the machine "

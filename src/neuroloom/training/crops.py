@@ -21,7 +21,7 @@ from neuroloom.training.places import CELL, Places
 from neuroloom.training.truth import COUNTS, is_one_of, sort_labels
 from neuroloom.training.windows import Window, whole
 from neuroloom.volume import Volume, open_volume
-from neuroloom.volume.array import Nanometres, Triple
+from neuroloom.volume.array import Nanometres, Triple, same_voxel_size
 
 IN_MEMORY_BYTES = 4 * 2**30
 """Volumes are read once and kept until together they have this size; the others are read crop by crop."""
@@ -257,7 +257,7 @@ def _check(raw: Volume, labels: Volume, mask: Volume | None) -> None:
     for other in (labels, *([] if mask is None else [mask])):
         if other.shape != raw.shape:
             raise UserError(f"{other.location} has {other.shape} voxels, its raw {raw.shape}; they must be equal.")
-        if any(abs(a - b) > 1e-3 * b for a, b in zip(other.voxel_size, raw.voxel_size, strict=True)):
+        if not same_voxel_size(other.voxel_size, raw.voxel_size):
             raise UserError(
                 f"{other.location} has voxels of {other.voxel_size} nm, its raw {raw.voxel_size} nm; they must agree."
             )
@@ -290,7 +290,7 @@ def check_voxel_size(arrays: Sequence[LabelledArrays], wanted: Nanometres) -> No
         UserError: Which volume.
     """
     for volume in arrays:
-        if any(abs(a - b) > 1e-3 * b for a, b in zip(volume.voxel_size, wanted, strict=True)):
+        if not same_voxel_size(volume.voxel_size, wanted):
             raise UserError(
                 f"Volume {volume.name} has voxels of {volume.voxel_size} nm, the project's `voxel_size` is {wanted} "
                 "nm; they must agree."

@@ -49,6 +49,7 @@ from neuroloom.training.start import start_from
 from neuroloom.training.state import load_state, save_state
 from neuroloom.training.stopping import stop_requests
 from neuroloom.training.weights import balanced_mse
+from neuroloom.volume.array import same_voxel_size
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words (the loss)."""
@@ -560,7 +561,7 @@ def _load_lsd(job: TrainingJob, path: Path | None) -> Checkpoint | None:
             f"The descriptor network {path} was trained with sigma {metadata.sigma_nm:g} nm, the project's `sigma_nm` "
             f"is {job.sigma_nm:g} nm. Train it again with `neuroloom train lsd`, or set `sigma_nm` back."
         )
-    if any(abs(a - b) > 1e-3 * b for a, b in zip(metadata.voxel_size, job.voxel_size, strict=True)):
+    if not same_voxel_size(metadata.voxel_size, job.voxel_size):
         raise UserError(
             f"The descriptor network {path} was trained on voxels of {metadata.voxel_size} nm, the project's are "
             f"{job.voxel_size} nm. Train it again with `neuroloom train lsd`."

@@ -168,6 +168,11 @@ class Volume:
             self.array[selection] = data
 
 
+def same_voxel_size(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two voxel sizes in nm are equal but for rounding."""
+    return all(abs(x - y) <= 1e-3 * y for x, y in zip(a, b, strict=True))
+
+
 def reflect_indices(begin: int, extent: int, size: int) -> NDArray[np.int64]:
     """Indices into an axis of `size` voxels for positions begin … begin + extent, mirrored at the borders.
 
