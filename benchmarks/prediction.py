@@ -1,8 +1,9 @@
 """Prediction: ours against the reference's way, and against the rate of the network's own convolutions.
 
 The reference predicts with gunpowder: descriptors of the whole volume in tiles, written to zarr, read again for the
-affinities, fp32, in tiles of 260³ at most. Both predict the same volume with the same weights; where neither sees
-beyond its border, affinities have to agree.
+affinities, fp32, in tiles of about 260³. Both predict the same volume with the same weights. Affinities have to agree
+where neither sees beyond the volume, and the reference no second tile: its tiles begin anywhere in the networks' cells,
+and borders between them show.
 
 The ceiling is the rate of the largest convolutions of both networks (those with half of the operations), called one
 after the other on values that are there already. Ours includes reading, all other layers, and writing.
@@ -55,7 +56,7 @@ def run(options: Options) -> list[Result]:
     """
     torch_version = torch.__version__.split("+")[0]
     python = environment("gunpowder", (*GUNPOWDER, f"torch=={torch_version}"))
-    what, raw, _ = tissue(options, "fib25-train", 140 if options.quick else (500, 250, 250))
+    what, raw, _ = tissue(options, "fib25-train", 140 if options.quick else (500, 250, 500))
     weights = find_weights("fibsem-fly-8nm-small" if options.quick else "fibsem-fly-8nm")
     loaded = load_checkpoint(weights.path)
     assert loaded.lsd is not None
@@ -109,7 +110,7 @@ def run(options: Options) -> list[Result]:
         reached.clear()
         mine, theirs = alternate(ours, peer, 1 if options.quick else 3)
         bound = DIFFERENT_AT_MOST[precision]
-        compare(stage.output.open().read(), np.load(folder / "affinities.npy"), networks, bound)
+        compare(stage.output.open().read(), np.load(folder / "affinities.npy"), networks, tile, bound)
         reached.clear()
         _, most = alternate(ours, lambda: ceiling(parts, stage.block_shape), 1 if options.quick else 3)
         memory = memory_of_regions(folder, raw, 10 if options.quick else REGIONS)
@@ -137,20 +138,21 @@ def stage_of(folder: Path, raw: np.ndarray, checkpoint: Path, sha256: str, block
     return stage
 
 
-def compare(ours: np.ndarray, peer: np.ndarray, networks: list[UNetParameters], bound: float) -> None:
-    """Print how far affinities are from each other where no network saw beyond the volume.
+def compare(ours: np.ndarray, peer: np.ndarray, networks: list[UNetParameters], tile: Triple, bound: float) -> None:
+    """Print how far affinities are from each other where no network saw beyond the volume, or the first tile.
 
     Args:
         ours: `(c, z, y, x)` uint8.
         peer: Likewise.
         networks: In the order they run.
+        tile: Of the peer, in voxels.
         bound: Share of affinities that may differ by more than two grey values.
 
     Raises:
         Disagreement: Too many are too far.
     """
     rim = max(sum(along) // 2 for along in zip(*map(context, networks), strict=True))
-    inner = (slice(None), *(slice(rim, size - rim) for size in ours.shape[1:]))
+    inner = (slice(None), *(slice(rim, min(ends) - rim) for ends in zip(ours.shape[1:], tile, strict=True)))
     difference = np.abs(ours[inner].astype(int) - peer[inner])
     far = float((difference > 2).mean())
     print(f"affinities differ by {difference.max()} of 255 at most; {far:.2%} of {difference.size:,} by more than two")

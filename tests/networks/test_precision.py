@@ -7,7 +7,7 @@ import torch
 
 from neuroloom.errors import UserError
 from neuroloom.networks import precision
-from neuroloom.networks.precision import autocast, choose_device, choose_precision
+from neuroloom.networks.precision import autocast, choose_device, choose_precision, devices
 
 CPU = torch.device("cpu")
 
@@ -46,3 +46,9 @@ def test_instructions_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_convolutions_run_in_it(name: precision.Precision, dtype: torch.dtype) -> None:
     with torch.no_grad(), autocast(CPU, name):
         assert torch.nn.Conv3d(1, 1, 1)(torch.ones(1, 1, 1, 1, 1)).dtype == dtype
+
+
+def test_devices() -> None:
+    assert devices("cpu") == ["cpu"]
+    assert devices("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
+    assert devices("auto") in (["cpu"], [f"cuda:{n}" for n in range(torch.cuda.device_count())])

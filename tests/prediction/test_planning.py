@@ -17,6 +17,7 @@ from neuroloom.prediction.planning import (
     block_operations,
     choose_tile,
     default_block,
+    prediction_workers,
     tile_bytes,
     volume_operations,
 )
@@ -144,3 +145,9 @@ def test_bytes_of_a_tile_are_those_that_are_there(
     assert tile_bytes(tuple(networks), tile, dtype) == live.most
     deep = [tile_bytes(tuple(networks), (depth, 200, 200), dtype) for depth in (400, 2000)]
     assert deep[0] == deep[1]
+
+
+def test_two_processes_on_each_gpu_one_on_other_devices() -> None:
+    assert prediction_workers("cpu") == ["cpu"]
+    assert prediction_workers("cpu, cpu") == ["cpu", "cpu"]
+    assert prediction_workers("cuda:0,cuda:1") == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]

@@ -15,6 +15,7 @@ from neuroloom.networks.checkpoint import Metadata, load_checkpoint, save_checkp
 from neuroloom.networks.setups import NEIGHBORHOOD, network_parameters
 from neuroloom.networks.unet import UNet, crop
 from neuroloom.prediction import Predictor, sweep
+from neuroloom.prediction.planning import prediction_workers
 from neuroloom.project import Network
 from neuroloom.volume import create_volume, open_volume
 from prediction_stage import predict_stage, save_volume
@@ -124,6 +125,26 @@ def test_blank_parts_and_what_is_no_tissue_are_left_out(
     stage.process(stage.block_at((0, 0, 3)))  # blank
     with pytest.raises(AssertionError, match="the networks are run"):
         stage.process(stage.block_at((1, 0, 0)))
+
+
+def test_workers_of_several_devices_give_the_same(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (32, 32, 48), dtype=np.uint8)
+    source = save_volume(tmp_path / "v.zarr", "raw", raw)
+    found = []
+    for device in ("cpu", "cpu,cpu"):
+        stage = predict_stage(tmp_path / device, checkpoint, source, (16, 16, 16)).model_copy(update={"device": device})
+        run_stage(stage, len(prediction_workers(device)))
+        found.append(stage.output.open().read())
+        assert stage.measured.took <= sum(stage.measured.seconds.values()) + 0.1 * stage.block_count
+    np.testing.assert_array_equal(*found)
+    chosen = []
+    monkeypatch.setattr("neuroloom.prediction.stage._predictor", lambda checkpoints, device, *_: chosen.append(device))
+    for number in range(3):
+        monkeypatch.setenv("DAISY_CONTEXT", f"worker_id={number}")
+        stage.model_copy(update={"device": "cuda:0,cuda:1"})._predictor()
+    assert chosen == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_missing_chunks_are_named_and_zero_or_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from neuroloom.errors import UserError
 from neuroloom.training.augmentation import Augmentation
-from neuroloom.training.launch import devices, train_on_devices
+from neuroloom.training.launch import train_on_devices
 
 from .conftest import MakeJob, MakeVolume
 
@@ -99,9 +99,3 @@ def test_mistakes_are_told_once(make_job: MakeJob, tmp_path: Path) -> None:
         train_on_devices(job, tmp_path / "run")
     with pytest.raises(UserError, match=r"3 devices cannot share a step of 2 crops.*batch_size` to 3"):
         train_on_devices(job.model_copy(update={"device": "cpu,cpu,cpu"}), tmp_path / "other")
-
-
-def test_devices() -> None:
-    assert devices("cpu") == ["cpu"]
-    assert devices("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
-    assert devices("auto") in (["cpu"], [f"cuda:{n}" for n in range(torch.cuda.device_count())])

@@ -18,12 +18,14 @@ folder, so a stale result is never taken for a fresh one. Adding a stage is one 
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import daisy
 from funlib.geometry import Coordinate, Roi
 from pydantic import BaseModel, ConfigDict
 
@@ -178,6 +180,11 @@ class Stage(BaseModel):
         """Write what was asked for beside the outputs, for people and for `status`."""
         write_json(self.folder / "stage.json", {"stage": type(self).__name__, "fingerprint": self.fingerprint(),
                                                 "parameters": self.model_dump(mode="json")})  # fmt: skip
+
+
+def worker_number() -> int:
+    """Of this process among the workers of a stage, from 0; 0 too in a process that is none."""
+    return int(daisy.Context.from_env().get("worker_id", 0)) if daisy.Context.ENV_VARIABLE in os.environ else 0
 
 
 def _strip(value: Any) -> Any:

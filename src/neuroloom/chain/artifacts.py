@@ -38,7 +38,7 @@ from neuroloom.models import ForeignModel, Weights, find_card, find_weights, is_
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
 from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block, foreign_block
-from neuroloom.prediction.planning import GRAIN
+from neuroloom.prediction.planning import GRAIN, prediction_workers
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.prediction.tiles import round_up
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
@@ -581,7 +581,7 @@ class Chain:
             )
         workers = self.parameters.resources.workers or default_workers()
         if isinstance(stage, Predict):
-            workers = 1  # the network itself uses all cores, or the GPU
+            workers = len(prediction_workers(stage.device))  # a network itself uses all cores, or a GPU
         unit = "blocks"
         run_stage(stage, workers, lambda done, total: progress(done, total, unit))
 

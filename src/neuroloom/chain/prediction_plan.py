@@ -16,7 +16,7 @@ from neuroloom.chain.weights import given_ensemble, trained_voxel_size
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.models.foreign import is_foreign
-from neuroloom.networks.precision import Precision, choose_device, choose_precision, number_format
+from neuroloom.networks.precision import Precision, choose_device, choose_precision, devices, number_format
 from neuroloom.networks.unet import parameter_count
 from neuroloom.prediction import Predict
 from neuroloom.prediction.measuring import Stopwatch, most_memory
@@ -143,6 +143,7 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
     known = read_calibration(chain)
     if known is not None:
         seconds = operations / known.operations_per_second
+    seconds /= _side_by_side(stage)
     return PredictionPlan(
         volume=volume.name,
         device=device_name(device),
@@ -192,7 +193,7 @@ def calibrate(chain: Chain, volume: RawVolume) -> Calibration:
         crop=shape,
         tile=tile,
         operations_per_second=rate,
-        voxels_per_second=rate / plan.operations * math.prod(stage.shape),
+        voxels_per_second=rate / plan.operations * math.prod(stage.shape) * _side_by_side(stage),
         memory=most_memory(device),
         memory_planned=planned,
         seconds=stopwatch.laps,
@@ -244,6 +245,11 @@ def _stage(chain: Chain, volume: RawVolume) -> Predict:
 def _where(chain: Chain) -> tuple[torch.device, Precision]:
     device = choose_device(chain.parameters.resources.device)
     return device, choose_precision(device, chain.parameters.resources.precision)
+
+
+def _side_by_side(stage: Predict) -> int:
+    """How many devices predict at the same time."""
+    return min(stage.block_count, len(devices(stage.device)))
 
 
 def _seen(chain: Chain, stage: Predict, shape: Triple) -> Triple:

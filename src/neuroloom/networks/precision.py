@@ -16,6 +16,17 @@ from neuroloom.errors import UserError
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+def devices(wanted: str) -> list[str]:
+    """Names of devices.
+
+    Args:
+        wanted: "auto" (all GPUs, else the processor), or names separated by commas.
+    """
+    if wanted == "auto":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+    return [name.strip() for name in wanted.split(",")]
+
+
 def choose_device(wanted: str = "auto") -> torch.device:
     """The device to compute on.
 
@@ -26,7 +37,7 @@ def choose_device(wanted: str = "auto") -> torch.device:
     Raises:
         UserError: There is no such device.
     """
-    wanted = wanted.split(",")[0].strip()  # of several devices, which only training uses, the first
+    wanted = wanted.split(",")[0].strip()  # of several devices, the first
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

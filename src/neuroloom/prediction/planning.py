@@ -21,6 +21,7 @@ import torch
 
 from neuroloom.networks import unet
 from neuroloom.networks.memory import LiveBytes, memory_there
+from neuroloom.networks.precision import devices
 from neuroloom.networks.unet import UNet, UNetParameters
 from neuroloom.prediction.fused import Part, extents, run_fused
 from neuroloom.prediction.sweep import planes_at_once
@@ -39,6 +40,9 @@ networks larger than those that are shipped come to it."""
 
 MEMORY = 8e9
 """Bytes for one tile on a processor at most, and where the machine is not known."""
+
+AT_ONCE = 2
+"""Processes that predict on one GPU."""
 
 SCATTERED = 1.2
 """Bytes that a process holds for every byte of a tile: what is freed lies in pieces. Measured: 1.1 to 1.3."""
@@ -160,6 +164,16 @@ def choose_tile(
     return tile
 
 
+def prediction_workers(wanted: str) -> list[str]:
+    """The device of each process that predicts: two on a GPU, so that one reads and writes while the other computes.
+
+    Args:
+        wanted: Devices, as `devices` takes them.
+    """
+    names = devices(wanted)
+    return [name for _ in range(AT_ONCE) for name in names if name.startswith("cuda")] or names
+
+
 def memory_for_tiles(device: torch.device, memory_gb: float | None = None) -> float:
     """Bytes that one tile may take.
 
@@ -167,12 +181,12 @@ def memory_for_tiles(device: torch.device, memory_gb: float | None = None) -> fl
 
     Args:
         device: Where networks run.
-        memory_gb: As the project says; None for most of a GPU, and a third of a machine.
+        memory_gb: As the project says; None for most of a GPU, shared by its processes, and a third of a machine.
     """
     if memory_gb is not None:
         return memory_gb * 1e9
     there = memory_there(device)
-    return 0.8 * there if device.type == "cuda" else min(MEMORY, there / 3)
+    return 0.8 * there / AT_ONCE if device.type == "cuda" else min(MEMORY, there / 3)
 
 
 def block_bytes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,7 +12,7 @@ import numpy as np
 from funlib.geometry import Coordinate, Roi
 from numpy.typing import NDArray
 
-from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.blockwise.stage import Block, Source, Stage, worker_number
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file, read_json, write_json
 from neuroloom.models.foreign import is_foreign, read_foreign
@@ -19,8 +20,9 @@ from neuroloom.networks.precision import choose_device
 from neuroloom.prediction.ensemble import EnsemblePredictor
 from neuroloom.prediction.foreign import ForeignPredictor
 from neuroloom.prediction.interface import PredictsAffinities, Report
-from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named
+from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named, union
 from neuroloom.prediction.mirrors import check_images, mirrored
+from neuroloom.prediction.planning import prediction_workers
 from neuroloom.prediction.predictor import Predictor
 from neuroloom.prediction.resampling import Region, Resampling
 from neuroloom.project import NEAREST
@@ -45,7 +47,8 @@ class Predict(Stage):
         missing_chunks: "zero" or "abort": what chunks of raw that have no file are; not fingerprinted.
         zarr_format: Of the output; 2 has no shards.
         mirrors: How many mirror images are averaged, 1 for the volume alone; a key of `MIRRORS`.
-        device: Where the networks run; not fingerprinted, though it may change a grey value.
+        device: Where the networks run, of several, separated by commas, each worker on one; not fingerprinted, though
+            it may change a grey value.
         precision: "auto", "fp32", "bf16" or "fp16"; likewise.
         memory_gb: For what networks see at once; None for what the machine has to give; likewise.
     """
@@ -136,7 +139,7 @@ class Predict(Stage):
     def process(self, block: Block) -> None:
         """Predict one block; where its context leaves the volume, raw is reflected."""
         begin, shape = (_triple(extent) for extent in (block.write_roi.begin, block.write_roi.shape))
-        stopwatch, raw = Stopwatch(), self.raw.open()
+        began, stopwatch, raw = time.time(), Stopwatch(), self.raw.open()
         missing = raw.missing_chunks(begin, shape)
         if missing and self.missing_chunks == "abort":
             raise UserError(
@@ -161,7 +164,8 @@ class Predict(Stage):
                 "predicted": int(there.sum()),
                 "missing": missing,
                 "seconds": stopwatch.laps,
-                "memory": most_memory(choose_device(self.device)),
+                "between": [began, time.time()],
+                "memory": most_memory(choose_device(self._device)),
             },
         )
 
@@ -213,16 +217,23 @@ class Predict(Stage):
             voxels=sum(block["voxels"] for block in blocks),
             predicted=sum(block["predicted"] for block in blocks),
             missing=sorted({tuple(begin) for block in blocks for begin in block["missing"]}),
+            took=union([tuple(block["between"]) for block in blocks]),
             seconds={name: sum(block["seconds"].get(name, 0.0) for block in blocks) for name in STEPS},
             memory=max((block["memory"] for block in blocks), default=0),
         )
+
+    @property
+    def _device(self) -> str:
+        """Of this worker; of a process that is none, the first."""
+        names = prediction_workers(self.device)
+        return names[worker_number() % len(names)]
 
     @property
     def _checkpoints(self) -> tuple[Path, ...]:
         return (self.checkpoint, *self.ensemble)
 
     def _predictor(self) -> PredictsAffinities:
-        return _predictor(self._checkpoints, self.device, self.precision, self.memory_gb)
+        return _predictor(self._checkpoints, self._device, self.precision, self.memory_gb)
 
 
 @lru_cache(maxsize=1)

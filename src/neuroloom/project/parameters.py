@@ -343,7 +343,7 @@ class Resources(Section):
 
     workers: Positive | None = Field(None, description="processes for fragments and agglomeration; default: all cores")
     device: str = Field(
-        "auto", description='"auto", "cpu", "cuda:1", or several to train on, "cuda:0,cuda:1"; auto trains on all GPUs'
+        "auto", description='"auto" (all GPUs, else the processor), "cpu", "cuda:1", or several: "cuda:0,cuda:1"'
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the processor or GPU has it"

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.networks.precision import choose_device
+from neuroloom.networks.precision import choose_device, devices
 from neuroloom.training.group import join, leave
 from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.loop import Report, Scorer, train
@@ -77,17 +77,6 @@ def train_on_devices(
     )
     job = job.model_copy(update={"at_once": at_once})
     return _train_together(job, names, (folder, lsd_checkpoint, start, scorer, trial), report)
-
-
-def devices(wanted: str) -> list[str]:
-    """Names of devices.
-
-    Args:
-        wanted: "auto", or names separated by commas.
-    """
-    if wanted == "auto":
-        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-    return [name.strip() for name in wanted.split(",")]
 
 
 def _train_together(job: TrainingJob, names: list[str], rest: tuple[Any, ...], report: Report | None) -> Path:
