@@ -10,9 +10,7 @@ from neuroloom.models import find_weights
 from neuroloom.prediction import Predictor
 
 
-def predicted(
-    options: Options, extent: int
-) -> tuple[str, NDArray[np.uint8], NDArray[np.uint64]]:
+def predicted(options: Options, extent: int) -> tuple[str, NDArray[np.uint8], NDArray[np.uint64]]:
     """Affinities of the middle of `fib25-val`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Merge scores against waterz run once per threshold, and the merge tree against plain sets."""
+"""Merge scores against agglomeration run once per threshold, and the merge tree against plain sets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.agglomeration import merge_scores
-from neuroloom.agglomeration.region_graph import region_graph
 from neuroloom.agglomeration.scores import join_times
 from neuroloom.fragments import fragments
+from neuroloom.fragments.contacts import contacts
 from neuroloom.fragments.hierarchy import agglomerate
 
 
@@ -29,9 +29,9 @@ def test_score_is_the_threshold_above_which_two_fragments_are_one(function: str)
     assert len(edges) > 50
     places = {int(i): tuple(np.argwhere(labels == i)[0]) for i in np.unique(labels)}
     for threshold in (0.2, 0.4, 0.6):
-        # scores that waterz sorts into the threshold's own bin are left out
+        # scores that are sorted into the threshold's own bin are left out
         decided = np.abs(edges.merge_score - threshold) > 1 / 128
-        merged = agglomerate(affinities, labels.astype(np.uint32), function, threshold)[0]
+        merged = agglomerate(affinities, labels.astype(np.uint32), function, threshold)
         together = [merged[places[int(u)]] == merged[places[int(v)]] for u, v in zip(edges.u, edges.v, strict=True)]
         np.testing.assert_array_equal(np.array(together)[decided], (edges.merge_score < threshold)[decided])
         assert 0 < sum(together) < len(together)
@@ -40,10 +40,10 @@ def test_score_is_the_threshold_above_which_two_fragments_are_one(function: str)
 def test_one_row_per_touching_pair_sorted() -> None:
     affinities, labels = noise(1)
     edges = merge_scores(affinities, labels, "hist_quant_50")
-    graph = region_graph(affinities, labels.astype(np.uint32))
-    np.testing.assert_array_equal(edges.u, graph.u)
-    np.testing.assert_array_equal(edges.v, graph.v)
-    np.testing.assert_array_equal(edges.contact_area, graph.contact_area)
+    found = contacts(affinities, labels.astype(np.uint32))
+    np.testing.assert_array_equal(edges.u, found.u)
+    np.testing.assert_array_equal(edges.v, found.v)
+    np.testing.assert_array_equal(edges.contact_area, found.area)
     assert edges.u.dtype == np.uint64
 
 

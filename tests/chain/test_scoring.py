@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from neuroloom.agglomeration.forest import spanning_forest
-from neuroloom.agglomeration.region_graph import outside_faces
+from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.chain import Chain, open_project, scoring
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuroloom.agglomeration import merge_scores, spanning_forest
-from neuroloom.agglomeration.region_graph import outside_faces
+from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.segmentation import Contacts, absorb_enclosed, contacts, lookup_table, lookup_tables, relabel
 
 OUTSIDE = 0

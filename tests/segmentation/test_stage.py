@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.agglomeration import load_forest, merge_scores
-from neuroloom.agglomeration.region_graph import outside_faces
+from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.errors import UserError

@@ -16,8 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloom.agglomeration.region_graph import region_graph
-from neuroloom.fragments.hierarchy import agglomerate
+from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.hierarchy import merge_history
 from neuroloom.fragments.labels import compact
 from neuroloom.graph.tables import Edges
 
@@ -28,7 +28,7 @@ def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], m
     Args:
         affinities: `(3, z, y, x)`, 255 = 1; channel c at v tells of v and its neighbour before along axis c.
         fragments: `(z, y, x)`, any ids, 0 = none.
-        merge_function: How the affinity between two regions is measured, such as "hist_quant_75"; a key of
+        merge_function: How the affinity between two regions is measured, such as "hist_quant_75"; one of
             `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
 
     Returns:
@@ -38,12 +38,13 @@ def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], m
         UserError: The merge function has no such name.
     """
     ids, numbers = compact(fragments)
-    graph = region_graph(affinities, numbers)
-    _, merges, scores = agglomerate(affinities, numbers, merge_function, threshold=1.0)
-    u, v = graph.u.astype(np.int64) - 1, graph.v.astype(np.int64) - 1
+    touching = contacts(affinities, numbers)
+    merges, scores = merge_history(touching, merge_function, threshold=1.0)
+    u, v = touching.u.astype(np.int64) - 1, touching.v.astype(np.int64) - 1
     merge = join_times(len(ids), merges.astype(np.int64) - 1, u, v)
     score = np.append(scores, np.float32(np.nan))[merge]
-    return Edges(ids[u], ids[v], score, graph.contact_area, graph.mean_affinity)
+    area = touching.area
+    return Edges(ids[u], ids[v], score, area, (touching.total / (255 * area)).astype(np.float32))
 
 
 @numba.njit(cache=True)

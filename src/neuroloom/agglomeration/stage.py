@@ -19,7 +19,7 @@ import numpy as np
 from funlib.geometry import Roi
 
 from neuroloom.agglomeration.forest import save_forest, spanning_forest
-from neuroloom.agglomeration.region_graph import outside_faces
+from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
@@ -39,7 +39,7 @@ class Agglomerate(Stage):
     """
 
     title: ClassVar[str] = "agglomeration"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph"})
 
     affinities: Source

@@ -152,9 +152,9 @@ def measure_rate(device_name: str, wanted_precision: str, maps: int) -> float:
     extent = 64 if device.type == "cpu" else 160
     values = torch.rand(1, maps, extent, extent, extent, device=device)
     values = values.contiguous(memory_format=torch.channels_last_3d)
-    times = []
+    times: list[float] = []
     with torch.inference_mode(), autocast(device, precision):
-        for _ in range(4):
+        while len(times) < 4 or sum(times) < 0.3:  # the fastest: other programs take some of the time
             started = time.perf_counter()
             result = layer(values)
             if device.type == "cuda":

@@ -35,7 +35,7 @@ from neuroloom.pictures import contact_sheet
 from neuroloom.project import LabelledVolume, RawVolume
 from neuroloom.volume import Volume, open_volume
 
-PACKAGES = ("torch", "numpy", "zarr", "daisy", "waterz", "numba", "pyarrow")
+PACKAGES = ("torch", "numpy", "zarr", "daisy", "numba", "pyarrow")
 SHEET_EXTENT = 160
 """Largest side of the region shown on a contact sheet, in voxels."""
 ERRORS = 4

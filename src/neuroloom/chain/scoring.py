@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import spanning_forest
-from neuroloom.agglomeration.region_graph import outside_faces
+from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError

@@ -16,8 +16,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_FRAME = np.int32(2**31 - 1)
-
 
 def flood(levels: NDArray[Any], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Grow seeds over all voxels from the highest level down, across faces.
@@ -45,9 +43,12 @@ def flood(levels: NDArray[Any], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]
     waiting_for[used] = -1 - np.arange(len(used), dtype=np.int32)
     # A frame around the volume saves asking at every step whether it ends. One number per voxel says all, since a
     # rank is of no use once the voxel has a label: -1 - rank without a label, the label with one.
+    # The fewer bytes the better: waves run through all of it at once, and most of the time is waiting for memory.
+    kind = np.int16 if max(int(seeds.max()), len(used)) < 2**15 - 1 else np.int32
     frame = [int(size > 1) for size in levels.shape]
     inner = tuple(slice(width, width + size) for width, size in zip(frame, levels.shape, strict=True))
-    state = np.full([size + 2 * width for size, width in zip(levels.shape, frame, strict=True)], _FRAME)
+    framed = [size + 2 * width for size, width in zip(levels.shape, frame, strict=True)]
+    state = np.full(framed, np.iinfo(kind).max, dtype=kind)
     queue = np.empty(levels.size, dtype=np.uint32 if state.size < 2**32 else np.int64)
     tails = begins[:-1].copy()
     _start(levels, seeds, waiting_for, np.array(frame), state, queue, tails)
@@ -83,7 +84,7 @@ def _start(levels: Any, seeds: Any, waiting_for: Any, frame: Any, state: Any, qu
 
 @numba.njit(cache=True, boundscheck=False)
 def _flood(state: Any, neighbours: Any, heads: Any, tails: Any, queue: Any) -> None:
-    current: Any = 0
+    current = np.int64(0)
     while current < len(heads):
         if heads[current] == tails[current]:
             current += 1
@@ -96,8 +97,7 @@ def _flood(state: Any, neighbours: Any, heads: Any, tails: Any, queue: Any) -> N
             waiting = state[neighbour]
             if waiting < 0:
                 state[neighbour] = label
-                rank = -1 - waiting
+                rank = -1 - np.int64(waiting)
                 queue[tails[rank]] = neighbour
                 tails[rank] += 1
-                if rank < current:
-                    current = np.int64(rank)
+                current = min(current, rank)

@@ -78,7 +78,7 @@ def fragments(
         low = statistics(affinities, labels).mean_affinity < filter_fragments
         labels[np.concatenate([[False], low])[labels]] = 0
     if epsilon_agglomerate > 0:
-        labels = agglomerate(affinities, labels, "hist_quant_25", epsilon_agglomerate)[0].astype(np.uint32)
+        labels = agglomerate(affinities, labels, "hist_quant_25", epsilon_agglomerate)
     labels[[z for z in replace_sections if 0 <= z < shape[0]]] = 0
     return connected(labels).astype(np.uint64)
 

@@ -47,8 +47,8 @@ AT_ONCE = 2
 SCATTERED = 1.2
 """Bytes that a process holds for every byte of a tile: what is freed lies in pieces. Measured: 1.1 to 1.3."""
 
-LOADED = 0.55e9
-"""Bytes of a process that has loaded this program and PyTorch, and of what convolutions need beside their output."""
+LOADED = 0.9e9
+"""Bytes of a worker that has loaded this program and PyTorch, and of what convolutions, reading and writing need."""
 
 
 def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: int = 1) -> Triple:

@@ -1,0 +1,126 @@
+"""Agglomeration: merge scores against waterz, and everything from affinities to the segmentation.
+
+waterz gets affinities as float32, which it wants, and gives a list of merges; ours gives the scores of all pairs as
+well. Histories are equal to the last bit.
+
+Everything: fragments, scores, forest and segmentation as stages with two workers, reading and writing included, on
+affinities put beside each other until they are 500 voxels long; CPU seconds of all processes, starting them included.
+The other side is what the reference's scripts took.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import waterz
+from numpy.typing import NDArray
+
+from benchmarks.affinities import predicted
+from benchmarks.fragments import timed
+from benchmarks.results import Disagreement, Result, alternate
+from benchmarks.volumes import VOXEL_SIZE, Options
+from neuroloom.agglomeration import merge_scores
+from neuroloom.agglomeration.stage import Agglomerate
+from neuroloom.blockwise import Source, Stage, run_stage
+from neuroloom.fragments import fragments
+from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.hierarchy import merge_history
+from neuroloom.fragments.stage import Fragments
+from neuroloom.segmentation.stage import Segment
+from neuroloom.volume import create_volume
+
+REFERENCE = 1.05
+"""CPU seconds per megavoxel of the published scripts."""
+
+QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, 75, ScoreValue, 256, false>>"
+
+
+def run(options: Options) -> list[Result]:
+    """Compare seconds of one core, and CPU seconds per megavoxel.
+
+    Raises:
+        Disagreement: Histories differ.
+    """
+    what, affinities, _ = predicted(options, 100 if options.quick else 250)
+    print(f"{what}, hist_quant_75", flush=True)
+    labels = fragments(affinities)
+    merge_scores(affinities[:, :40, :40, :40], labels[:40, :40, :40], "hist_quant_75")  # compiled by now
+    mine, theirs = alternate(
+        timed(lambda: merge_scores(affinities, labels, "hist_quant_75")),
+        timed(lambda: by_waterz(affinities, labels)),
+        1 if options.quick else 5,
+    )
+    merges, scores = merge_history(contacts(affinities, labels.astype(np.uint32)), "hist_quant_75", 1.0)
+    history = [(merge["a"], merge["b"], merge["score"]) for merge in by_waterz(affinities, labels)]
+    if history != [(*pair, score) for pair, score in zip(merges.tolist(), scores.tolist(), strict=True)]:
+        raise Disagreement("histories differ")
+    times = 1 if options.quick else 2
+    volume = np.tile(affinities, (1, times, times, times))
+    with tempfile.TemporaryDirectory() as folder:
+        whole(Path(folder) / "first", affinities[:, :64, :64, :64])  # whatever is compiled or cached, is now
+        used = whole(Path(folder) / "whole", volume)
+    megavoxels = volume[0].size / 1e6
+    print(", ".join(f"{name} {seconds / megavoxels:.3f}" for name, seconds in used.items()), "core-s per megavoxel")
+    return [
+        Result("merge scores", tuple(mine), tuple(theirs), "s"),
+        Result("affinities to segmentation", (sum(used.values()) / megavoxels,), (REFERENCE,), "core-s/Mvoxel"),
+    ]
+
+
+def by_waterz(affinities: NDArray[np.uint8], labels: NDArray[np.uint64]) -> list[dict[str, Any]]:
+    """The history of merges."""
+    scaled = affinities.astype(np.float32)
+    scaled /= np.float32(255)
+    [(_, history)] = waterz.agglomerate(
+        scaled,
+        thresholds=[1.0],
+        fragments=labels.copy(),
+        scoring_function=QUANTILE,
+        discretize_queue=256,
+        return_merge_history=True,
+    )
+    return list(history)
+
+
+def whole(folder: Path, affinities: NDArray[np.uint8]) -> dict[str, float]:
+    """CPU seconds of every stage.
+
+    Args:
+        folder: For everything.
+        affinities: `(3, z, y, x)`.
+    """
+    size = affinities.shape[1:]
+    create_volume(folder / "a.zarr", "a", affinities.shape, np.uint8, VOXEL_SIZE, chunks=(64, 64, 64)).write(
+        (0, 0, 0), affinities
+    )
+    source = Source(path=str(folder / "a.zarr"), dataset="a", fingerprint="benchmark")
+    common: dict[str, Any] = {"shape": size, "block_shape": (256, 256, 256)}
+    cut = Fragments(folder=folder / "fragments", affinities=source, context=(20, 20, 20), **common)
+    scored = Agglomerate(
+        folder=folder / "agglomeration",
+        affinities=source,
+        fragments=cut.output,
+        fragments_graph=cut.graph.folder,
+        context=(32, 32, 32),
+        **common,
+    )
+    segmented = Segment(
+        folder=folder / "segmentation", fragments=cut.output, forest=scored.forest, threshold=0.3, **common
+    )
+    used = {}
+    stages: list[Stage] = [cut, scored, segmented]
+    for stage in stages:
+        before = cpu_seconds()
+        run_stage(stage, 2)
+        used[stage.title] = cpu_seconds() - before
+    return used
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
