@@ -27,7 +27,7 @@ from neuroloom.agglomeration import merge_scores
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.fragments import fragments
-from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import merge_history
 from neuroloom.fragments.stage import Fragments
 from neuroloom.segmentation.stage import Segment
@@ -54,7 +54,7 @@ def run(options: Options) -> list[Result]:
         timed(lambda: by_waterz(affinities, labels)),
         1 if options.quick else 5,
     )
-    merges, scores = merge_history(contacts(affinities, labels.astype(np.uint32)), "hist_quant_75", 1.0)
+    merges, scores = merge_history(find_contacts(affinities, labels.astype(np.uint32)), "hist_quant_75", 1.0)
     history = [(merge["a"], merge["b"], merge["score"]) for merge in by_waterz(affinities, labels)]
     if history != [(*pair, score) for pair, score in zip(merges.tolist(), scores.tolist(), strict=True)]:
         raise Disagreement("histories differ")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.agglomeration.outside import outside_faces
+from neuroloom.fragments.labels import compact
 
 
 @settings(deadline=None, max_examples=50)
@@ -30,6 +31,6 @@ def test_outside_faces_are_the_definition(
                 inside = 0 <= beside[axis] < shape[axis]
                 faces[int(ids[place])] += int(ids[beside] == 0) if inside else int(borders[axis][end])
     expected = {id: count for id, count in sorted(faces.items()) if id and count}
-    outside = outside_faces(ids, borders)
+    outside = outside_faces(*compact(ids), borders)
     assert dict(zip(outside.id.tolist(), outside.faces.tolist(), strict=True)) == expected
     assert outside.id.tolist() == list(expected)

@@ -12,7 +12,7 @@ from scipy import ndimage
 from neuroloom.agglomeration import merge_scores
 from neuroloom.agglomeration.scores import join_times
 from neuroloom.fragments import fragments
-from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import agglomerate
 
 
@@ -40,7 +40,7 @@ def test_score_is_the_threshold_above_which_two_fragments_are_one(function: str)
 def test_one_row_per_touching_pair_sorted() -> None:
     affinities, labels = noise(1)
     edges = merge_scores(affinities, labels, "hist_quant_50")
-    found = contacts(affinities, labels.astype(np.uint32))
+    found = find_contacts(affinities, labels.astype(np.uint32))
     np.testing.assert_array_equal(edges.u, found.u)
     np.testing.assert_array_equal(edges.v, found.v)
     np.testing.assert_array_equal(edges.contact_area, found.area)

@@ -18,6 +18,7 @@ from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
+from neuroloom.fragments.labels import compact
 from neuroloom.fragments.stage import Fragments
 from neuroloom.volume import create_volume
 
@@ -93,7 +94,7 @@ def test_every_touching_pair_belongs_to_one_block_with_its_whole_contact(
     np.testing.assert_array_equal(edges.v, whole.v)
     np.testing.assert_array_equal(edges.contact_area, whole.contact_area)
     np.testing.assert_array_equal(edges.mean_affinity, whole.mean_affinity)
-    outside, expected = stage.graph.read_outside(), outside_faces(fragments.output.open().read())
+    outside, expected = stage.graph.read_outside(), outside_faces(*compact(fragments.output.open().read()))
     outside = outside.select(np.argsort(outside.id))
     np.testing.assert_array_equal(outside.id, expected.id)
     np.testing.assert_array_equal(outside.faces, expected.faces)

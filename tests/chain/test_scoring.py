@@ -15,6 +15,7 @@ from neuroloom.chain import Chain, open_project, scoring
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_thresholds
+from neuroloom.fragments.labels import compact
 from neuroloom.fragments.watershed import fragments
 from neuroloom.prediction import Predictor
 from neuroloom.project.parameters import Segmentation
@@ -51,7 +52,7 @@ def test_scores_are_those_of_the_chain(predicted: Chain) -> None:
     for function in ("hist_quant_50", "hist_quant_75", "hist_quant_90"):
         edges = merge_scores(affinities, labels, function)
         forest = spanning_forest(*np.unique(labels, return_counts=True), edges.u, edges.v, edges.merge_score)
-        around = contacts(forest.nodes, edges, outside_faces(labels))
+        around = contacts(forest.nodes, edges, outside_faces(*compact(labels)))
         tables = lookup_tables(forest, Segmentation().thresholds, around, Segmentation().enclosed)
         best[function] = evaluate_thresholds(labels, predicted.truth(predicted.validation_volumes[0]), tables).best
     function = min(best, key=lambda name: best[name].plain.voi_sum)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.contacts import find_contacts
 
 
 @settings(deadline=None, max_examples=50)
@@ -25,7 +25,7 @@ def test_is_the_definition(shape: tuple[int, int, int], regions: int, seed: int)
                 u, v = sorted((int(numbers[place]), int(numbers[before])))
                 if u not in (0, v):
                     expected[u, v].append(int(affinities[axis][place]))
-    found = contacts(affinities, numbers)
+    found = find_contacts(affinities, numbers)
     assert list(zip(found.u.tolist(), found.v.tolist(), strict=True)) == sorted(expected)
     for faces, pair in zip(found.faces, sorted(expected), strict=True):
         assert faces.tolist() == np.bincount(expected[pair], minlength=256).tolist()
@@ -35,7 +35,7 @@ def test_is_the_definition(shape: tuple[int, int, int], regions: int, seed: int)
 
 def test_more_pairs_than_the_table_starts_with() -> None:
     numbers = np.arange(1, 18 * 18 * 18 + 1, dtype=np.uint32).reshape(18, 18, 18)
-    found = contacts(np.full((3, 18, 18, 18), 51, np.uint8), numbers)
+    found = find_contacts(np.full((3, 18, 18, 18), 51, np.uint8), numbers)
     assert len(found.u) == 3 * 17 * 18 * 18
     assert set(found.area) == {1}
     assert set(found.total) == {51}

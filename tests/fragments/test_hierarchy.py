@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from neuroloom.errors import UserError
 from neuroloom.fragments import fragments
-from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import MERGE_FUNCTIONS, agglomerate, merge_history
 
 History = tuple[NDArray[np.uint32], NDArray[np.float32]]
@@ -42,7 +42,7 @@ def by_waterz(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], name: 
 
 def by_definition(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], name: str, threshold: float) -> History:
     """With dictionaries: edges wait in queues by score, and what two regions have in common becomes one edge."""
-    found = contacts(affinities, numbers)
+    found = find_contacts(affinities, numbers)
     values = [np.repeat(np.arange(256), row).tolist() for row in found.faces]
     quantile = name.removeprefix("hist_quant_").removesuffix("_initmax")
     if name.endswith("_initmax"):
@@ -115,7 +115,7 @@ def test_histories_are_the_definition(
     random = np.random.default_rng(seed)
     numbers = random.integers(0, regions + 1, shape).astype(np.uint32)
     affinities = (random.integers(0, grey, (3, *shape)) * (255 // (grey - 1))).astype(np.uint8)
-    found = merge_history(contacts(affinities, numbers), name, threshold)
+    found = merge_history(find_contacts(affinities, numbers), name, threshold)
     assert_equal(found, by_definition(affinities, numbers, name, threshold))
 
 
@@ -128,7 +128,7 @@ def test_histories_are_waterz_s(name: str, seed: int) -> None:
     numbers = fragments(affinities, min_seed_distance=3).astype(np.uint32)
     assert numbers.max() > 500
     for threshold in (0.4, 1.0):
-        found = merge_history(contacts(affinities, numbers), name, threshold)
+        found = merge_history(find_contacts(affinities, numbers), name, threshold)
         assert_equal(found, by_waterz(affinities, numbers, name, threshold))
 
 
@@ -137,7 +137,7 @@ def test_means_are_waterz_s_but_for_rounding() -> None:
     random = np.random.default_rng(0)
     numbers = random.permutation(np.arange(1, 9 * 10 * 11 + 1)).reshape(9, 10, 11).astype(np.uint32)
     affinities = random.integers(0, 256, (3, 9, 10, 11)).astype(np.uint8)
-    found = merge_history(contacts(affinities, numbers), "mean", 0.4)
+    found = merge_history(find_contacts(affinities, numbers), "mean", 0.4)
     expected = by_waterz(affinities, numbers, "mean", 0.4)
     first = slice(0, 100)  # until regions have several faces in common
     np.testing.assert_array_equal(found[0][first], expected[0][first])
@@ -154,7 +154,7 @@ def test_merges_below_the_threshold_only(name: str) -> None:
     regions = agglomerate(affinities, numbers, name, 0.5)
     assert regions.tolist() == [[[1, 1, 1, 1, 3, 3]]]
     assert regions.dtype == np.uint32
-    merges, scores = merge_history(contacts(affinities, numbers), name, 0.5)
+    merges, scores = merge_history(find_contacts(affinities, numbers), name, 0.5)
     assert merges.tolist() == [[1, 2]]
     np.testing.assert_allclose(scores, [0.2], atol=1 / 256)
 
@@ -169,7 +169,7 @@ def test_chains_of_merges_end_at_the_smallest_number() -> None:
 def test_nothing_to_merge() -> None:
     affinities, numbers = np.zeros((3, 2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.uint32)
     assert not agglomerate(affinities, numbers, "mean", 0.5).any()
-    merges, scores = merge_history(contacts(affinities, numbers), "hist_quant_75_initmax", 0.5)
+    merges, scores = merge_history(find_contacts(affinities, numbers), "hist_quant_75_initmax", 0.5)
     assert merges.shape == (0, 2)
     assert scores.shape == (0,)
 

@@ -14,7 +14,7 @@ from neuroloom.networks.memory import LiveBytes
 PROGRAM = """
 import resource, sys
 import numpy as np
-from neuroloom.networks.memory import keep_freed_memory
+from neuroloom.blockwise.allocation import keep_freed_memory
 
 assert keep_freed_memory()
 def faults():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration import merge_scores, spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
+from neuroloom.fragments.labels import compact
 from neuroloom.segmentation import Contacts, absorb_enclosed, contacts, lookup_table, lookup_tables, relabel
 
 OUTSIDE = 0
@@ -19,7 +20,7 @@ OUTSIDE = 0
 
 def touching(fragments: NDArray[np.uint64]) -> Contacts:
     edges = merge_scores(np.full((3, *fragments.shape), 128, np.uint8), fragments, "mean")
-    return contacts(np.unique(fragments[fragments > 0]), edges, outside_faces(fragments))
+    return contacts(np.unique(fragments[fragments > 0]), edges, outside_faces(*compact(fragments)))
 
 
 def each_its_own(fragments: NDArray[np.uint64]) -> NDArray[np.uint64]:

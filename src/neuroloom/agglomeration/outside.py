@@ -9,21 +9,22 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloom.fragments.labels import compact
 from neuroloom.graph.tables import Outside
 
 
-def outside_faces(fragments: NDArray[np.uint64], borders: Sequence[tuple[bool, bool]] = ((True, True),) * 3) -> Outside:
+def outside_faces(
+    ids: NDArray[np.uint64], numbers: NDArray[np.uint32], borders: Sequence[tuple[bool, bool]] = ((True, True),) * 3
+) -> Outside:
     """How many faces each region has to voxels without region, and to the outside of its volume.
 
     Args:
-        fragments: `(z, y, x)`, any ids, 0 = none.
+        ids: `(n,)`, what regions 1 … n are called, ascending.
+        numbers: `(z, y, x)`, regions, 0 = none.
         borders: For z, y, x, whether the array's first and its last voxels are the volume's.
 
     Returns:
         One row per region that has any, sorted by id.
     """
-    ids, numbers = compact(fragments)
     faces = _outside(numbers, len(ids), np.array(borders, dtype=np.bool_))
     return Outside(ids, faces).select(faces > 0)
 

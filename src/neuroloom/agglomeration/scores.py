@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloom.fragments.contacts import contacts
+from neuroloom.fragments.contacts import Contacts, find_contacts
 from neuroloom.fragments.hierarchy import merge_history
 from neuroloom.fragments.labels import compact
 from neuroloom.graph.tables import Edges
@@ -38,13 +38,26 @@ def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], m
         UserError: The merge function has no such name.
     """
     ids, numbers = compact(fragments)
-    touching = contacts(affinities, numbers)
+    return scored(find_contacts(affinities, numbers), ids, merge_function)
+
+
+def scored(touching: Contacts, ids: NDArray[np.uint64], merge_function: str) -> Edges:
+    """As `merge_scores`, for contacts that are known.
+
+    Args:
+        touching: All pairs of touching regions 1 … n.
+        ids: `(n,)`, what these are called, ascending.
+        merge_function: One of `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
+
+    Raises:
+        UserError: The merge function has no such name.
+    """
     merges, scores = merge_history(touching, merge_function, threshold=1.0)
     u, v = touching.u.astype(np.int64) - 1, touching.v.astype(np.int64) - 1
     merge = join_times(len(ids), merges.astype(np.int64) - 1, u, v)
     score = np.append(scores, np.float32(np.nan))[merge]
-    area = touching.area
-    return Edges(ids[u], ids[v], score, area, (touching.total / (255 * area)).astype(np.float32))
+    mean = (touching.total / (255 * touching.area)).astype(np.float32)
+    return Edges(ids[u], ids[v], score, touching.area, mean)
 
 
 @numba.njit(cache=True)

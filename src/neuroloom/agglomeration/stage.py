@@ -20,11 +20,12 @@ from funlib.geometry import Roi
 
 from neuroloom.agglomeration.forest import save_forest, spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
-from neuroloom.agglomeration.scores import merge_scores
+from neuroloom.agglomeration.scores import scored
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
+from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import check_merge_function
-from neuroloom.fragments.labels import unique
+from neuroloom.fragments.labels import compact
 from neuroloom.graph import GraphFiles
 
 
@@ -96,11 +97,13 @@ class Agglomerate(Stage):
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         fragments = self.fragments.open().read(roi.begin, roi.shape)
         affinities = self.affinities.open().read(roi.begin, roi.shape)[:3]
-        edges = merge_scores(affinities, fragments, self.merge_function)
-        ours = unique(fragments[(block.write_roi - roi.begin).to_slices()])
+        ids, numbers = compact(fragments)
+        edges = scored(find_contacts(affinities, numbers), ids, self.merge_function)
+        inner = numbers[(block.write_roi - roi.begin).to_slices()]
+        ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
         self.graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
         z, y, x = ((a == 0, b == size) for a, b, size in zip(roi.begin, roi.end, self.shape, strict=True))
-        outside = outside_faces(fragments, (z, y, x))
+        outside = outside_faces(ids, numbers, (z, y, x))
         self.graph.write_outside(block.number, outside.select(np.isin(outside.id, ours)))
 
     def finish(self) -> None:

@@ -23,6 +23,7 @@ import daisy.logging
 import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
+from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.stage import TELL_EVERY, Stage
 from neuroloom.blockwise.tracking import check_room, mend_tracking
 from neuroloom.errors import Interrupted, UserError
@@ -163,6 +164,7 @@ class _BlockFunction:
         self.stage = stage
 
     def __call__(self, block: Any) -> None:
+        keep_freed_memory()
         begin = block.write_roi.offset
         ours = self.stage.block_at(tuple(int(b) // s for b, s in zip(begin, self.stage.block_shape, strict=True)))
         try:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
-from neuroloom.agglomeration.scores import merge_scores
+from neuroloom.agglomeration.scores import scored
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_tables, fragment_tables
+from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.labels import unique
 from neuroloom.fragments.watershed import fragments
 from neuroloom.prediction import Predictor, default_block
@@ -133,10 +134,11 @@ class ChainScorer:
         ids = unique(labels)
         sizes = np.bincount(labels.reshape(-1).view(np.int64))[ids]  # fragments are numbered one after the other
         tables = fragment_tables(labels, volume.truth, only_xy=self.by_section)
-        outside = outside_faces(labels)
+        numbers = labels.astype(np.uint32)
+        outside, found = outside_faces(ids, numbers), find_contacts(affinities, numbers)
         result = {}
         for function in MERGE_FUNCTIONS:
-            edges = merge_scores(affinities, labels, function)
+            edges = scored(found, ids, function)
             forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
             touching = contacts(forest.nodes, edges, outside)
             lookups = lookup_tables(forest, Segmentation().thresholds, touching, Segmentation().enclosed)

@@ -26,24 +26,18 @@ class Contacts:
         u: `(n,)`, the smaller label.
         v: `(n,)`, the larger label.
         faces: `(n, 256)`, how many faces between them have which affinity, 0 … 255.
+        area: `(n,)`, faces between them.
+        total: `(n,)`, sum of their affinities, 255 = 1.
     """
 
     u: NDArray[np.uint32]
     v: NDArray[np.uint32]
     faces: NDArray[np.int32]
-
-    @property
-    def area(self) -> NDArray[np.int64]:
-        """`(n,)`, faces between them."""
-        return self.faces.sum(axis=1, dtype=np.int64)
-
-    @property
-    def total(self) -> NDArray[np.int64]:
-        """`(n,)`, sum of their affinities, 255 = 1."""
-        return self.faces @ np.arange(GREY)
+    area: NDArray[np.int64]
+    total: NDArray[np.int64]
 
 
-def contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> Contacts:
+def find_contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> Contacts:
     """Find all pairs of touching regions.
 
     Args:
@@ -57,15 +51,19 @@ def contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> Cont
     keys = keys[order]
     u = (keys >> np.uint64(32)).astype(np.uint32)
     v = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    return Contacts(u, v, _count(place, of_face, grey))
+    return Contacts(u, v, *_count(place, of_face, grey))
 
 
 @numba.njit(cache=True)
 def _count(place: Any, of_face: Any, grey: Any) -> Any:
     faces = np.zeros((len(place), 256), dtype=np.int32)
+    area, total = np.zeros(len(place), dtype=np.int64), np.zeros(len(place), dtype=np.int64)
     for i in range(len(of_face)):
-        faces[place[of_face[i]], grey[i]] += 1
-    return faces
+        pair = place[of_face[i]]
+        faces[pair, grey[i]] += 1
+        area[pair] += 1
+        total[pair] += grey[i]
+    return faces, area, total
 
 
 @numba.njit(cache=True)
@@ -82,7 +80,7 @@ def _slot(keys: Any, key: Any) -> Any:
 @numba.njit(cache=True)
 def _borders(row: Any, before: Any, places: Any) -> Any:
     """Where two rows have different regions; how many places there are. Without a branch: most voxels have none."""
-    count = 0
+    count = np.int64(0)
     for x in range(len(row)):
         places[count] = x
         count += np.int64((row[x] != before[x]) & (row[x] != 0) & (before[x] != 0))

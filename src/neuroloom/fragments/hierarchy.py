@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.fragments.contacts import GREY, Contacts, contacts
+from neuroloom.fragments.contacts import GREY, Contacts, find_contacts
 
 QUEUE_BINS = 256
 """Scores are sorted into so many queues."""
@@ -49,7 +49,7 @@ def agglomerate(
     Raises:
         UserError: The merge function has no such name.
     """
-    merges, _ = merge_history(contacts(affinities, numbers), merge_function, threshold)
+    merges, _ = merge_history(find_contacts(affinities, numbers), merge_function, threshold)
     return _names(int(numbers.max(initial=0)), merges)[numbers]
 
 

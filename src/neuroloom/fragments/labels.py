@@ -64,6 +64,25 @@ def compact(labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.
     return ids, numbers.reshape(labels.shape)
 
 
+def shifted(numbers: NDArray[np.uint32], by: np.uint64) -> NDArray[np.uint64]:
+    """Add the same to all labels; 0 stays 0.
+
+    Args:
+        numbers: Any shape.
+        by: What is added.
+    """
+    flat = np.ascontiguousarray(numbers).reshape(-1)
+    result = np.empty(flat.shape, dtype=np.uint64)
+    _shift(flat, by, result)
+    return result.reshape(numbers.shape)
+
+
+@numba.njit(cache=True)
+def _shift(numbers: Any, by: Any, result: Any) -> None:
+    for i in range(len(numbers)):
+        result[i] = np.uint64(numbers[i]) + by if numbers[i] else np.uint64(0)
+
+
 @numba.njit(cache=True)
 def _hash(key: Any) -> Any:
     """Spread ids that differ in few bits (finalizer of MurmurHash3)."""

@@ -18,9 +18,10 @@ from funlib.geometry import Roi
 
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
+from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
-from neuroloom.fragments.watershed import connected, fragments
+from neuroloom.fragments.watershed import connected, cut
 from neuroloom.graph import GraphFiles, Nodes
 from neuroloom.volume.masks import read_mask
 
@@ -88,7 +89,7 @@ class Fragments(Stage):
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         values = affinities.read(roi.begin, roi.shape)[:3]
         mask = None if self.mask is None else read_mask(self.mask.open(), affinities, roi)
-        labels = fragments(
+        labels = cut(
             values,
             in_xy=self.in_xy,
             threshold=self.threshold,
@@ -102,9 +103,7 @@ class Fragments(Stage):
         inner = (block.write_roi - roi.begin).to_slices()
         numbers = connected(labels[inner])
         bump = np.uint64(block.number * int(np.prod(self.block_shape)))
-        self.output.open().write(
-            block.write_roi.begin, np.where(numbers > 0, numbers.astype(np.uint64) + bump, np.uint64(0))
-        )
+        self.output.open().write(block.write_roi.begin, shifted(numbers, bump))
         measured = statistics(np.ascontiguousarray(values[:, *inner]), numbers)
         begin = np.array(block.write_roi.begin)
         self.graph.write_nodes(

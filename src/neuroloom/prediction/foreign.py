@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.errors import UserError
 from neuroloom.models.foreign import ForeignModel, ForeignNetwork, read_foreign
-from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import choose_device
 from neuroloom.prediction.interface import Report, check_raw, check_values, is_out_of_memory, run_until_it_fits
 from neuroloom.prediction.planning import balanced_block, memory_for_tiles

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.errors import UserError
 from neuroloom.networks.checkpoint import load_checkpoint
-from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import choose_device, choose_precision, number_format
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import context

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.run import interruptible
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import hash_file, lock, make_folder, write_json, write_text
 from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
-from neuroloom.networks.memory import keep_freed_memory
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import LSD_CHANNELS, SETUPS
 from neuroloom.networks.unet import UNet, crop

@@ -1,0 +1,28 @@
+"""Keeping what was freed in the process.
+
+Networks and blocks ask for the same large arrays again and again. The C library of Linux gives arrays of more than
+32 MB back to the system as soon as they are freed. Every step then waits for the system to hand out and clear the same
+pages again: a ReLU over 64 MB took 76 ms so, and 3 ms without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's mallopt
+
+
+def keep_freed_memory() -> bool:
+    """Let this process reuse the memory it frees; until it ends, other processes do not get it back.
+
+    Returns:
+        Whether the C library could be told (glibc only; elsewhere nothing happens).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
