@@ -4,8 +4,8 @@ waterz gets affinities as float32, which it wants, and gives a list of merges; o
 well. Histories are equal to the last bit.
 
 Everything: fragments, scores, forest and segmentation as stages with two workers, reading and writing included, on
-affinities put beside each other until they are 500 voxels long; CPU seconds of all processes, starting them included.
-The other side is what the reference's scripts took.
+affinities put beside each other; CPU seconds of all processes, starting them included. The other side is volara with
+the tasks that are nearest, on the same affinities in the same blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import waterz
 from numpy.typing import NDArray
 
 from benchmarks.affinities import predicted
-from benchmarks.fragments import timed
+from benchmarks.fragments import MIN_SEED_DISTANCE, timed
+from benchmarks.peers import ask, environment
 from benchmarks.results import Disagreement, Result, alternate
 from benchmarks.volumes import VOXEL_SIZE, Options
 from neuroloom.agglomeration import merge_scores
@@ -33,8 +34,8 @@ from neuroloom.fragments.stage import Fragments
 from neuroloom.segmentation.stage import Segment
 from neuroloom.volume import create_volume
 
-REFERENCE = 1.05
-"""CPU seconds per megavoxel of the published scripts."""
+VOLARA = ("volara==1.0.5",)
+BLOCK, FRAGMENTS_CONTEXT, CONTEXT = (256, 256, 256), (20, 20, 20), (32, 32, 32)
 
 QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, 75, ScoreValue, 256, false>>"
 
@@ -45,6 +46,7 @@ def run(options: Options) -> list[Result]:
     Raises:
         Disagreement: Histories differ.
     """
+    python = environment("volara", VOLARA)
     what, affinities, _ = predicted(options, 100 if options.quick else 250)
     print(f"{what}, hist_quant_75", flush=True)
     labels = fragments(affinities)
@@ -58,16 +60,31 @@ def run(options: Options) -> list[Result]:
     history = [(merge["a"], merge["b"], merge["score"]) for merge in by_waterz(affinities, labels)]
     if history != [(*pair, score) for pair, score in zip(merges.tolist(), scores.tolist(), strict=True)]:
         raise Disagreement("histories differ")
-    times = 1 if options.quick else 2
-    volume = np.tile(affinities, (1, times, times, times))
-    with tempfile.TemporaryDirectory() as folder:
-        whole(Path(folder) / "first", affinities[:, :64, :64, :64])  # whatever is compiled or cached, is now
-        used = whole(Path(folder) / "whole", volume)
+    volume = affinities if options.quick else np.tile(affinities, (1, 1, 2, 2))
     megavoxels = volume[0].size / 1e6
-    print(", ".join(f"{name} {seconds / megavoxels:.3f}" for name, seconds in used.items()), "core-s per megavoxel")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        np.save(folder / "affinities.npy", volume)
+        whole(folder / "first", affinities[:, :64, :64, :64])  # whatever is compiled or cached, is now
+        used = whole(folder / "whole", volume)
+        answer = ask(
+            python,
+            Path(__file__).parent / "peer_scripts" / "volara_segmentation.py",
+            folder,
+            voxel_size=[int(size) for size in VOXEL_SIZE],
+            block=BLOCK,
+            fragments_context=FRAGMENTS_CONTEXT,
+            agglomeration_context=CONTEXT,
+            min_seed_distance=MIN_SEED_DISTANCE,
+        )
+    sums = []
+    for name, seconds in (("ours", used), ("volara", answer["seconds"])):
+        parts = ", ".join(f"{step} {spent / megavoxels:.3f}" for step, spent in seconds.items())
+        print(f"{name}, core-s per megavoxel of {megavoxels:.0f}: {parts}")
+        sums.append(sum(seconds.values()) / megavoxels)
     return [
         Result("merge scores", tuple(mine), tuple(theirs), "s"),
-        Result("affinities to segmentation", (sum(used.values()) / megavoxels,), (REFERENCE,), "core-s/Mvoxel"),
+        Result("affinities to segmentation", (sums[0],), (sums[1],), "core-s/Mvoxel"),
     ]
 
 
@@ -98,14 +115,14 @@ def whole(folder: Path, affinities: NDArray[np.uint8]) -> dict[str, float]:
         (0, 0, 0), affinities
     )
     source = Source(path=str(folder / "a.zarr"), dataset="a", fingerprint="benchmark")
-    common: dict[str, Any] = {"shape": size, "block_shape": (256, 256, 256)}
-    cut = Fragments(folder=folder / "fragments", affinities=source, context=(20, 20, 20), **common)
+    common: dict[str, Any] = {"shape": size, "block_shape": BLOCK}
+    cut = Fragments(folder=folder / "fragments", affinities=source, context=FRAGMENTS_CONTEXT, **common)
     scored = Agglomerate(
         folder=folder / "agglomeration",
         affinities=source,
         fragments=cut.output,
         fragments_graph=cut.graph.folder,
-        context=(32, 32, 32),
+        context=CONTEXT,
         **common,
     )
     segmented = Segment(

@@ -11,7 +11,7 @@ import pytest
 
 import neuroloom
 from benchmarks import __main__ as command
-from benchmarks import lsd, peers, prediction, training
+from benchmarks import agglomeration, lsd, peers, prediction, training
 from benchmarks.results import Result, alternate, as_json, as_table
 from benchmarks.volumes import Options, tissue
 from neuroloom.models import registry
@@ -169,3 +169,34 @@ class TestCommand:
         assert rate["ratio"] == pytest.approx(rate["ours"] / rate["peer"])
         assert share["ratio"] > 0
         assert memory["what"] == "memory after 10 regions, after 5"
+
+    @pytest.fixture
+    def real_looking(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Affinities of made tissue, as a small random network would give them."""
+        shipped = tmp_path / "models"
+        ship(shipped, "fibsem-fly-8nm-small", save_weights(tmp_path / "a.ckpt", "acrlsd"))
+        monkeypatch.setattr(registry, "FOLDER", shipped)
+
+    @pytest.mark.usefixtures("real_looking")
+    def test_fragments(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command.main(["fragments", "--quick", "--json", "--data", str(tmp_path)]) == 0
+        printed = capsys.readouterr().out
+        assert "the same" in printed
+        (result,) = json.loads(printed.splitlines()[-1])
+        assert result["ratio"] > 1
+
+    @pytest.mark.usefixtures("real_looking")
+    def test_agglomeration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def ask(python: Path, script: Path, folder: Path, **parameters: Any) -> dict[str, Any]:
+            assert script.exists()
+            assert np.load(folder / "affinities.npy").shape == (3, 100, 100, 100)
+            return {"seconds": {"all": 1000.0}, "segments": 5}
+
+        monkeypatch.setattr(agglomeration, "environment", lambda name, requirements: Path("python"))
+        monkeypatch.setattr(agglomeration, "ask", ask)
+        assert command.main(["agglomeration", "--quick", "--json", "--data", str(tmp_path)]) == 0
+        scores, everything = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert scores["what"] == "merge scores"
+        assert everything["ratio"] == pytest.approx(1000 / everything["ours"])
