@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from neuroloom.chain import Chain, open_project
-from neuroloom.project import Augmentation
+from neuroloom.errors import UserError
+from neuroloom.files import write_text
+from neuroloom.project import FILE_NAME, Augmentation
+from neuroloom.project.template import render
+from small_model import save_weights
 from small_project import VALUES, make_project
 
 
@@ -57,3 +61,21 @@ def test_crops_are_drawn_into_the_project(tmp_path: Path) -> None:
     assert drawn.absent == {"train": [77777]}
     first = drawn.path.read_bytes()
     assert made.draw_crops(2, seed=5).path.read_bytes() != first
+
+
+def test_damaged_sections_get_no_fragments(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    save_weights(project / "a.ckpt", "affs")
+
+    def sections(*numbers: int) -> Chain:
+        volumes = {"validate": [{"name": "val", "path": "data/val.zarr", "replace_sections": list(numbers)}]}
+        write_text(project / FILE_NAME, render({**VALUES, "prediction": {"model": "a.ckpt"}, "volumes": volumes}))
+        return Chain(open_project(project))
+
+    fragments, others = (chain.fragments(chain.volume("val")) for chain in (sections(3, 7), sections()))
+    assert fragments is not None
+    assert others is not None
+    assert fragments.replace_sections == (3, 7)
+    assert fragments.fingerprint() != others.fingerprint()
+    with pytest.raises(UserError, match=r"names 30, but .*val.zarr/volumes/raw has sections 0 to 29"):
+        sections(3, 30)

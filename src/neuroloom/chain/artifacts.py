@@ -411,6 +411,7 @@ class Chain:
             fill=settings.fill,
             filter_fragments=settings.filter_fragments,
             epsilon_agglomerate=settings.epsilon_agglomerate,
+            replace_sections=volume.replace_sections,
         )
         return self._placed(stage, volume, "fragments")
 

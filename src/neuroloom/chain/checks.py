@@ -154,6 +154,12 @@ def _problems_of(project: Project, volume: RawVolume, kind: str) -> Iterator[tup
         if key == "labels" and opened.dtype.kind not in "ui":
             yield key, f"{opened.location} holds {opened.dtype}; labels must be whole numbers. Import them again."
         shapes[key] = opened.shape
+    beyond = [z for z in volume.replace_sections if "raw" in shapes and z >= shapes["raw"][0]]
+    if beyond:
+        yield (
+            "replace_sections",
+            f"`replace_sections` names {beyond[0]}, but {path}/{volume.raw} has sections 0 to {shapes['raw'][0] - 1}.",
+        )
     if volume.tissue is not None and "raw" in shapes:
         try:
             read_mask(open_volume(path, volume.tissue), open_volume(path, volume.raw), Roi((0, 0, 0), (1, 1, 1)))

@@ -14,6 +14,7 @@ from neuroloom.project.augmentation import Augmentation
 
 Triple = tuple[int, int, int]
 Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
 PositiveTriple = tuple[Positive, Positive, Positive]
 Id = Annotated[int, Field(ge=1, lt=2**63)]
 Unlabelled = Literal["background", "ignore"]
@@ -57,6 +58,9 @@ class RawVolume(Section):
         None,
         description="dataset that is not 0 where there is tissue, on the image's grid or coarser by whole factors: "
         "elsewhere nothing is predicted; blank parts of the image are left out anyway",
+    )
+    replace_sections: tuple[NonNegative, ...] = Field(
+        (), description="sections (along z, from 0) that are damaged: no fragments are cut there"
     )
 
 
