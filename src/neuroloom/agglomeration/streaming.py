@@ -140,7 +140,7 @@ class _Reducer:
 @numba.njit(cache=True, nogil=True)
 def _ascends(values: Any) -> bool:
     """Whether each is larger than the one before."""
-    for i in range(1, len(values)):
+    for i in range(1, len(values)):  # noqa: SIM110, numba knows no generators here
         if values[i] <= values[i - 1]:
             return False
     return True
@@ -189,7 +189,10 @@ def _by_digit(by: Any, pair: Any, key: Any, sorted_pair: Any, sorted_key: Any, b
 
 @numba.njit(cache=True, nogil=True)
 def _kruskal(pair: Any, key: Any, parent: Any) -> int:
-    """Move edges that join two trees, taken in their order, to the front; how many. A root holds minus its tree's size."""
+    """Move edges that join two trees, taken in their order, to the front; how many.
+
+    A root holds minus the size of its tree.
+    """
     low = np.uint64((1 << 32) - 1)
     for i in range(len(pair)):
         parent[np.int64(pair[i] >> np.uint64(32))] = -1

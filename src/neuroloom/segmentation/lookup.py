@@ -119,17 +119,13 @@ def relabel(fragments: NDArray[np.uint64], table: NDArray[np.uint64]) -> NDArray
     Raises:
         UserError: A fragment is not in the table.
     """
-    # only the rows that occur: a table of all fragments of a large volume is far longer than a block's
-    ids = labels.unique(fragments)
-    rows = np.searchsorted(table[0], ids)
-    known = rows < table.shape[1]
-    known[known] = table[0][rows[known]] == ids[known]
-    if not known.all():
+    try:
+        return labels.relabel(fragments, table[0], table[1])
+    except KeyError as error:
         raise UserError(
-            f"Fragment {ids[~known][0]} is not in the lookup table of {table.shape[1]} fragments: the table belongs to "
+            f"Fragment {error.args[0]} is not in the lookup table of {len(table[0])} fragments: the table belongs to "
             "other fragments. Run agglomeration and segmentation again."
-        )
-    return labels.relabel(fragments, ids, table[1][rows])
+        ) from error
 
 
 @numba.njit(cache=True)
