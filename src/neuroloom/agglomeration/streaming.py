@@ -178,8 +178,8 @@ def _by_digit(by: Any, pair: Any, key: Any, sorted_pair: Any, sorted_key: Any, b
     begin = np.zeros(digits + 1, np.int64)
     for i in range(len(by)):
         begin[np.int64((np.uint64(by[i]) >> shift) & mask) + 1] += 1
-    for digit in range(digits):
-        begin[digit + 1] += begin[digit]
+    for k in range(digits):
+        begin[k + 1] += begin[k]
     for i in range(len(by)):
         digit = np.int64((np.uint64(by[i]) >> shift) & mask)
         sorted_pair[begin[digit]] = pair[i]

@@ -75,7 +75,7 @@ def _replace(labels: Any, keys: Any, values: Any, result: Any) -> Any:
     for i in range(len(labels)):
         label = labels[i]
         if label != last and label != 0:
-            guess = row + np.int64(label - last)
+            guess = row + int(np.int64(label - last))
             if 0 <= guess < len(keys) and keys[guess] == label:
                 row = guess
             else:

@@ -1,7 +1,7 @@
 """Threshold -> lookup table -> segmentation."""
 
 from neuroloom.segmentation.enclosed import Contacts, absorb_enclosed, contacts, lookup_tables
-from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, relabel, save_lookup
+from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, map_lookup, relabel, save_lookup
 
 __all__ = [
     "Contacts",
@@ -11,6 +11,7 @@ __all__ = [
     "lookup_name",
     "lookup_table",
     "lookup_tables",
+    "map_lookup",
     "relabel",
     "save_lookup",
 ]

@@ -17,7 +17,7 @@ from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.graph import GraphFiles
 from neuroloom.segmentation.enclosed import contacts, lookup_tables
-from neuroloom.segmentation.lookup import load_lookup, lookup_name, relabel, save_lookup
+from neuroloom.segmentation.lookup import has_lookup, map_lookup, relabel, save_lookup
 
 
 class Segment(Stage):
@@ -51,7 +51,7 @@ class Segment(Stage):
     def prepare(self) -> None:
         """Write the lookup tables and make the output array."""
         wanted = sorted({self.threshold, *self.thresholds})
-        missing = [threshold for threshold in wanted if not (self.folder / lookup_name(threshold)).exists()]
+        missing = [threshold for threshold in wanted if not has_lookup(self.folder, threshold)]
         if missing:
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
             graph = GraphFiles(Path(self.forest.path) / "graph")
@@ -69,6 +69,6 @@ class Segment(Stage):
 
 
 @lru_cache(maxsize=1)
-def _table(folder: Path, threshold: float) -> NDArray[np.uint64]:
-    """A worker reads the table once, not once per block; the folder is named by the fingerprint of its content."""
-    return load_lookup(folder, threshold)
+def _table(folder: Path, threshold: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """A worker maps the table once, not once per block; the folder is named by the fingerprint of its content."""
+    return map_lookup(folder, threshold)
