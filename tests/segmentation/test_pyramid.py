@@ -20,6 +20,7 @@ from neuroloom.segmentation import pyramid
 from neuroloom.segmentation import stage as stage_module
 from neuroloom.segmentation.pyramid import WHOLE, levels, majority
 from neuroloom.segmentation.stage import Segment
+from neuroloom.viewing.layers import has_copies
 from neuroloom.volume import create_volume, open_volume
 from neuroloom.volume.array import Triple
 
@@ -197,6 +198,9 @@ def test_metadata_place_all_levels_alike(tmp_path: Path) -> None:
     group = zarr.open_group(stage.output.path, mode="r")
     ome = group.attrs["ome"]
     assert ome["version"] == "0.5"
+    assert has_copies(stage.output.open())
+    assert not has_copies(open_volume(stage.output.path, "s1"))
+    assert not has_copies(stage.fragments.open())
     (multiscale,) = ome["multiscales"]
     assert [axis["name"] for axis in multiscale["axes"]] == ["z", "y", "x"]
     assert {axis["unit"] for axis in multiscale["axes"]} == {"nanometer"}

@@ -16,7 +16,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import read_json
 from neuroloom.project import LabelledVolume, Project, RawVolume
 from neuroloom.segmentation import map_lookup, mapped
-from neuroloom.viewing.layers import Layer
+from neuroloom.viewing.layers import Layer, has_copies
 from neuroloom.volume.array import Volume, open_volume
 
 _STEPS = ("segmentation", "fragments", "affinities")
@@ -48,7 +48,8 @@ def project_layers(project: Project, name: str | None = None) -> list[Layer]:
     if isinstance(volume, LabelledVolume):
         layers.append(Layer("truth", "labels", open_volume(path, volume.labels), shown == "truth"))
     if "segmentation" in results:
-        layers.append(Layer("segmentation", "labels", _segmentation(results)))
+        segmentation = _segmentation(results)
+        layers.append(Layer("segmentation", "labels", segmentation, copies=has_copies(segmentation)))
     return layers
 
 
