@@ -6,7 +6,7 @@
 
 What a part of the edges drops is the last of a circle, and so all edges would drop it as well. Edges are ordered by
 (score, u, v), no two alike, so there is exactly one minimum spanning forest: that of `spanning_forest`, however edges
-are put into batches. Memory holds two numbers per fragment and some 40 bytes for each fragment's edge in the forest.
+are put into batches. Memory holds about a hundred bytes per fragment, however many edges there are.
 
 In memory, an edge is two integers that sort as it does:
 
@@ -43,11 +43,12 @@ def stream_forest(nodes: Iterable[Nodes], edges: Iterable[Edges], at_once: int =
         at_once: Edges of a batch; more where one block has more.
 
     Raises:
-        ValueError: An edge's end is not among the nodes, or there are 2³² nodes or more.
+        ValueError: An edge's end is not among the nodes.
+        OverflowError: There are 2³² nodes or more.
     """
     ids, size = _numbered(nodes)
     if len(ids) >= 1 << 32:
-        raise ValueError(f"{len(ids)} fragments; expected fewer than 2**32")
+        raise OverflowError(f"{len(ids)} fragments; expected fewer than 2**32")
     reducer = _Reducer(len(ids))
     ranges = Ranges.of(ids)
     most = max(2 * len(ids), 4 * at_once)
