@@ -11,8 +11,8 @@ import pytest
 
 import neuroloom
 from benchmarks import __main__ as command
-from benchmarks import agglomeration, lsd, peers, prediction, training
-from benchmarks.results import Result, alternate, as_json, as_table
+from benchmarks import agglomeration, forest, lsd, peers, prediction, training
+from benchmarks.results import Disagreement, Result, alternate, as_json, as_table
 from benchmarks.volumes import Options, tissue
 from neuroloom.models import registry
 from neuroloom.volume import open_volume
@@ -200,3 +200,23 @@ class TestCommand:
         scores, everything = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert scores["what"] == "merge scores"
         assert everything["ratio"] == pytest.approx(1000 / everything["ours"])
+
+    @pytest.mark.system
+    def test_forest(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command.main(["forest", "--quick", "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("0.008 million fragments in 64 blocks")
+        assert [entry["unit"] for entry in json.loads(lines[-1])] == ["s", "GB", "s", "GB"]
+
+    def test_segments_of_a_table_are_compared(self) -> None:
+        table = np.array([[3, 5, 8, 9], [3, 3, 8, 3]], np.uint64)
+        forest.compare(table, np.array([0, 0, 1, 0], np.int32))
+        for other in ([0, 0, 1, 1], [0, 0, 1, 2], [0, 0, 0, 0]):
+            with pytest.raises(Disagreement, match="segments"):
+                forest.compare(table, np.array(other, np.int32))
+
+    def test_relabel(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command.main(["relabel", "--quick", "--json", "--data", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert "made tissue" in lines[0]
+        assert [entry["unit"] for entry in json.loads(lines[-1])] == ["Mvoxel/s"] * 2

@@ -119,6 +119,33 @@ def test_a_changed_parameter_repeats_what_depends_on_it_and_nothing_else(finishe
     shutil.rmtree(tmp_path)
 
 
+def test_a_segmentation_need_not_be_written(finished: Path) -> None:
+    import shutil
+
+    chain = Chain(open_project(finished))
+    volume = chain.volume("val")
+    written, table = chain.segment(volume), chain.segment(volume, materialize=False)
+    assert written is not None
+    assert table is not None
+    result = neuroloom("segment", "val", "--no-materialize", "--project", finished)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"Table of val at threshold {table.threshold:g}: {table.lookup_file}" in result.stdout
+    assert table.is_done()
+    assert not Path(table.output.path).exists()
+    np.testing.assert_array_equal(table.open().read(), written.open().read())
+    file, page = finished / "neuroloom.toml", finished / "report.html"
+    original, report = file.read_text(), page.read_text()
+    try:
+        file.write_text(original.replace("materialize = true", "materialize = false"))
+        assert not Chain(open_project(finished)).parameters.segmentation.materialize
+        assert neuroloom("report", "--project", finished).returncode == 0
+        assert page.read_text().count("data:image/png") == report.count("data:image/png")
+    finally:
+        file.write_text(original)
+        page.write_text(report)
+        shutil.rmtree(table.folder)
+
+
 def test_one_command_for_every_step_says_what_comes_first(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p")
     for command, said in (

@@ -21,8 +21,8 @@ from neuroloom.prediction.planning import (
     tile_bytes,
     volume_operations,
 )
-from neuroloom.prediction.stage import chunk_of, shard_of
 from neuroloom.prediction.tiles import tiles_of
+from neuroloom.volume.layout import chunk_of, shard_of
 
 LSD = UNetParameters(in_channels=1, heads=(("lsd", 10),), feature_maps=16, downsampling=((2, 2, 2), (5, 5, 5)))
 AFFINITIES = LSD.model_copy(update={"in_channels": 11, "heads": (("affinities", 3),), "feature_maps": 8})

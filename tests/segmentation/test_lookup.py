@@ -6,13 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import ipc
 
 from neuroloom.agglomeration import Forest, spanning_forest
 from neuroloom.errors import UserError
-from neuroloom.segmentation import load_lookup, lookup_name, lookup_table, relabel, save_lookup
+from neuroloom.segmentation import load_lookup, lookup_name, lookup_table, map_lookup, relabel, save_lookup
 
 
 def random_forest(count: int, edges: int, seed: int) -> Forest:
@@ -106,27 +108,51 @@ def test_names_are_the_thresholds_written_out() -> None:
     assert lookup_name(-0.0) == lookup_name(0.0)
 
 
-def test_files_come_back_and_are_the_same_bytes(tmp_path: Path) -> None:
-    table = lookup_table(random_forest(30, 40, 1), 0.5)
+@pytest.mark.parametrize("count", [0, 1, 30])
+def test_files_come_back_and_are_the_same_bytes(tmp_path: Path, count: int) -> None:
+    table = lookup_table(random_forest(30, 40, 1), 0.5)[:, :count]
     path = save_lookup(table, tmp_path, 0.5)
-    before = path.read_bytes()
+    files = [path, path.with_suffix(".arrow")]
+    before = [file.read_bytes() for file in files]
     np.testing.assert_array_equal(load_lookup(tmp_path, 0.5), table)
+    np.testing.assert_array_equal(np.stack(map_lookup(tmp_path, 0.5)), table)
     with np.load(path, allow_pickle=False) as content:
         assert content.files == ["fragment_segment_lut"]
-    assert save_lookup(table, tmp_path, 0.5).read_bytes() == before
+    save_lookup(table, tmp_path, 0.5)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_mapped_table_relabels_and_is_not_copied(tmp_path: Path) -> None:
+    table = lookup_table(random_forest(30, 40, 1), 0.5)
+    save_lookup(table, tmp_path, 0.5)
+    before = pa.total_allocated_bytes()
+    mapped = map_lookup(tmp_path, 0.5)
+    assert pa.total_allocated_bytes() == before
+    assert not any(column.flags.writeable for column in mapped)
+    np.testing.assert_array_equal(relabel(table[0], mapped), table[1])
 
 
 def test_missing_and_damaged_tables_are_named(tmp_path: Path) -> None:
     path = save_lookup(np.zeros((2, 3), np.uint64), tmp_path, 0.5)
-    with pytest.raises(UserError, match=r"lut-0.3.npz does not exist; .* thresholds 0\.5"):
-        load_lookup(tmp_path, 0.3)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"lut-0\.5\.npz is no lookup table"):
-        load_lookup(tmp_path, 0.5)
+    arrow = path.with_suffix(".arrow")
+    for read, form in ((load_lookup, "npz"), (map_lookup, "arrow")):
+        with pytest.raises(UserError, match=rf"lut-0.3.{form} does not exist; .* thresholds 0\.5"):
+            read(tmp_path, 0.3)
+    for read, file in ((load_lookup, path), (map_lookup, arrow)):
+        whole = file.read_bytes()
+        for cut in (0, 5, 100, len(whole) - 7):
+            file.write_bytes(whole[:cut])
+            with pytest.raises(UserError, match=rf"lut-0\.5\{file.suffix} is no lookup table"):
+                read(tmp_path, 0.5)
     with open(path, "wb") as file:
         np.savez(file, fragment_segment_lut=np.zeros(3))
     with pytest.raises(UserError, match="expected uint64"):
         load_lookup(tmp_path, 0.5)
+    other = pa.table({"fragment": np.zeros(3, np.int64), "segment": np.zeros(3, np.uint64)})
+    with ipc.new_file(str(arrow), other.schema) as writer:
+        writer.write_table(other)
+    with pytest.raises(UserError, match="expected fragment and segment as uint64"):
+        map_lookup(tmp_path, 0.5)
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ One cube of 200 x 160 x 240 nm lies in volumes of different voxel size, offset a
     raw       x      |---------------[##########]-----------|        8 nm, zarr v2
     affinities x               |-----------[...........red>........  16 nm, channels, zarr v3
     labels    x           |----------[##########]------|             40 x 4 x 4 nm, zarr v3 in shards
+    copies    x           |----------[##########]------|             likewise, and 8, 16 nm without the full resolution
 
 Each is switched on alone, and its picture compared with where the cube must appear.
 """
@@ -22,6 +23,7 @@ import zarr
 from numpy.typing import NDArray
 
 from http_folder import served
+from neuroloom.segmentation.pyramid import Level, majority, ome_metadata
 from neuroloom.viewing import Layer, Viewer, view
 from neuroloom.volume import Volume, create_volume, open_volume
 
@@ -34,6 +36,8 @@ CUBE = ((200, 400), (160, 320), (400, 640))
 CENTRE = (300.0, 240.0, 500.0)
 """What the middle of the panel shows, nm z y x."""
 NM_PER_PIXEL = 2.0
+FARTHER = 5
+"""How many times more nm are in a pixel where copies are looked at."""
 LOOKED_AT = (slice(150, -10), slice(10, -10))
 """Rows and columns of the page without layer names, buttons and borders."""
 
@@ -73,6 +77,20 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Layer]]:
     labels.write((0, 0, 0), fragments)
     table = np.array([[other, left, right], [other, left, left]], np.uint64)
 
+    # full resolution is empty: what is seen from afar is the copies
+    copies = create_volume(folder / "copies.zarr", "labels", labels.shape, "uint64", labels.voxel_size, labels.offset)
+    pyramid = [Level("labels", (1, 1, 1), (1, 1, 1), labels.shape)]
+    for number in (1, 2):
+        last = pyramid[-1]
+        z, y, x = last.shape
+        pyramid.append(Level(f"s{number}", (1, 2, 2), (1, 2**number, 2**number), (z, y // 2, x // 2)))
+        fragments = majority(fragments, (1, 2, 2))
+        size = pyramid[-1].voxel_size(labels.voxel_size)
+        copy = create_volume(folder / "copies.zarr", f"s{number}", fragments.shape, "uint64", size, labels.offset)
+        copy.write((0, 0, 0), fragments)
+    metadata = ome_metadata("labels", pyramid, labels.voxel_size, labels.offset)
+    zarr.open_group(folder / "copies.zarr", mode="r+").attrs["ome"] = metadata
+
     affinities = create_volume(
         path, "affinities", (3, 24, 24, 24), "uint8", (16, 16, 16), (104, 80, 304), chunks=(8, 8, 8)
     )
@@ -88,6 +106,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Layer]]:
             Layer("fragments", "labels", labels),
             Layer("shards behind a URL", "labels", open_volume(f"{url}/new.zarr", "labels")),
             Layer("segments", "labels", labels, lookup=table),
+            Layer("copies", "labels", copies, copies=True),
         ]
 
 
@@ -130,7 +149,9 @@ def marked(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (low > 200) | (high - low > 40)
 
 
-def expected(page: Page, y: tuple[float, float], x: tuple[float, float]) -> NDArray[np.bool_]:
+def expected(
+    page: Page, y: tuple[float, float], x: tuple[float, float], nm_per_pixel: float = NM_PER_PIXEL
+) -> NDArray[np.bool_]:
     """Pixels of the page that show nm y[0] … y[1], x[0] … x[1]."""
     page.page.wait_for_selector(".neuroglancer-rendered-data-panel", state="attached", timeout=60_000)
     box = page.page.evaluate(
@@ -139,8 +160,8 @@ def expected(page: Page, y: tuple[float, float], x: tuple[float, float]) -> NDAr
     )
     size = page.page.viewport_size
     rows, columns = np.arange(size["height"]) + 0.5, np.arange(size["width"]) + 0.5
-    nm_y = CENTRE[1] + (rows - box[0]) * NM_PER_PIXEL
-    nm_x = CENTRE[2] + (columns - box[1]) * NM_PER_PIXEL
+    nm_y = CENTRE[1] + (rows - box[0]) * nm_per_pixel
+    nm_x = CENTRE[2] + (columns - box[1]) * nm_per_pixel
     inside_y, inside_x = (nm_y >= y[0]) & (nm_y < y[1]), (nm_x >= x[0]) & (nm_x < x[1])
     return inside_y[:, None] & inside_x[None, :]
 
@@ -176,6 +197,20 @@ def test_labels_of_another_offset_and_voxel_size_lie_on_it(
     assert_same_place(marked(picture), cube | other)
     left, right = expected(page, CUBE[1], (400, 520)), expected(page, CUBE[1], (520, 640))
     assert not same_colour(picture, left, right)
+
+
+def test_from_afar_copies_lie_at_the_same_place(viewer: Viewer, page: Page, tmp_path: Path) -> None:
+    show(viewer, None)
+    with viewer.state.txn() as state:
+        state.cross_section_scale *= FARTHER
+    try:
+        cube = expected(page, *CUBE[1:], NM_PER_PIXEL * FARTHER)
+        other = expected(page, (120, 160), (360, 760), NM_PER_PIXEL * FARTHER)
+        picture = picture_of(viewer, page, "copies", tmp_path / "copies.png", cube | other)
+        assert_same_place(marked(picture), cube | other)
+    finally:
+        with viewer.state.txn() as state:
+            state.cross_section_scale /= FARTHER
 
 
 def test_a_lookup_table_gives_fragments_of_a_segment_one_colour(viewer: Viewer, page: Page, tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuroloom.errors import UserError
 from neuroloom.files import write_json, write_text
 from neuroloom.project import Project, load_project
+from neuroloom.segmentation import save_lookup
 from neuroloom.viewing import project_layers
+from neuroloom.viewing.layers import array_files, check_layers
 from neuroloom.viewing.results import finished_results
-from neuroloom.volume import create_volume
+from neuroloom.volume import create_volume, open_volume
 
 SHAPE, VOXEL_SIZE = (8, 8, 8), (8.0, 8.0, 8.0)
 
@@ -78,6 +83,30 @@ def test_results_that_belong_together_are_shown_together(project: Project) -> No
     newer = finish(project, "segmentation", "6" * 64, 6, fragments="e" * 64)
     assert finished_results(project, "validation")["segmentation"] == newer
     assert finished_results(project, "validation")["affinities"].name == "affinities-" + "b" * 12
+
+
+def test_a_segmentation_that_is_not_written_is_made_of_fragments(project: Project) -> None:
+    fragments = finish(project, "fragments", "f" * 64, 2, affinities="a" * 64)
+    labels = np.arange(512, dtype=np.uint64).reshape(SHAPE) // np.uint64(10)
+    open_volume(fragments / "fragments.zarr", "fragments").write((0, 0, 0), labels)
+    folder = finish(project, "segmentation", "5" * 64, 3, fragments="f" * 64)
+    shutil.rmtree(folder / "segmentation.zarr")
+    described = json.loads((folder / "stage.json").read_text())
+    described["parameters"]["threshold"] = 0.25
+    write_json(folder / "stage.json", described)
+    ids = np.arange(1, 60, dtype=np.uint64)
+    save_lookup(np.stack([ids, (ids + np.uint64(2)) // np.uint64(3)]), folder, 0.25)
+    shown = project_layers(project)[-1]
+    assert (shown.name, shown.kind, shown.visible) == ("segmentation", "labels", True)
+    wanted = np.where(labels > 0, (labels + np.uint64(2)) // np.uint64(3), 0)
+    np.testing.assert_array_equal(shown.volume.read(), wanted)
+    check_layers([shown])
+    files = array_files(shown.volume)
+    assert not isinstance(files, Path)
+    np.testing.assert_array_equal(np.frombuffer(files("0.0.0") or b"", "<u8").reshape(SHAPE), wanted)
+    shutil.rmtree(fragments)
+    with pytest.raises(UserError, match="fragments it was made from are gone"):
+        project_layers(project)
 
 
 def test_unfinished_results_are_left_out(project: Project) -> None:

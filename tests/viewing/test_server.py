@@ -61,6 +61,17 @@ def test_chunks_and_metadata_are_served_to_any_origin(server: ThreadingHTTPServe
     assert int(headers["Content-Length"]) == (folder / "zarr.json").stat().st_size
 
 
+def test_smaller_copies_lie_in_folders_of_a_name(tmp_path: Path) -> None:
+    for name in ("labels", "s1"):
+        create_volume(tmp_path / "a.zarr", name, (8, 8, 8), "uint64", (8, 8, 8)).write((0, 0, 0), np.ones((8, 8, 8)))
+    root = tmp_path / "a.zarr"
+    for key in ("zarr.json", "labels/zarr.json", "s1/zarr.json", "s1/c/0/0/0"):
+        found = open_file(f"/{TOKEN}/0/{key}", [root.resolve()], TOKEN)
+        assert found is not None
+        with found:
+            assert found.read() == (root / key).read_bytes()
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -79,6 +90,10 @@ def test_chunks_and_metadata_are_served_to_any_origin(server: ThreadingHTTPServe
         f"/{TOKEN}/0//etc/passwd",
         f"/{TOKEN}/0/notes.txt",
         f"/{TOKEN}/0/c/7",
+        f"/{TOKEN}/0/s1/notes.txt",
+        f"/{TOKEN}/0/s1/s2/zarr.json",
+        f"/{TOKEN}/0/.s1/zarr.json",
+        f"/{TOKEN}/0/../raw/zarr.json",
         f"/{TOKEN}/0/c/0",
         f"/{TOKEN}/0/c/9/9/9",
         f"/{TOKEN}/0/zarr.json%00",

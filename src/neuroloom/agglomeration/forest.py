@@ -51,6 +51,8 @@ def spanning_forest(
 ) -> Forest:
     """Reduce scored edges to a minimum spanning forest, the same whatever the order of nodes and edges.
 
+    All edges are sorted in memory; `stream_forest` gives the same of volumes for which this is too much.
+
     Args:
         nodes: `(n,)`, all fragment ids, in any order.
         size: `(n,)`, their voxels.
@@ -64,7 +66,7 @@ def spanning_forest(
     nodes, place = np.unique(nodes, return_index=True)
     size = size[place]
     merging = ~np.isnan(score)
-    score = score[merging]
+    score = score[merging] + np.float32(0)  # -0 becomes 0
     first, second = np.searchsorted(nodes, u[merging]), np.searchsorted(nodes, v[merging])
     for place, ids in ((first, u[merging]), (second, v[merging])):
         if np.any(place == len(nodes)) or not np.array_equal(nodes[place], ids):

@@ -18,9 +18,10 @@ from typing import ClassVar
 import numpy as np
 from funlib.geometry import Roi
 
-from neuroloom.agglomeration.forest import save_forest, spanning_forest
+from neuroloom.agglomeration.forest import save_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import scored
+from neuroloom.agglomeration.streaming import stream_forest
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.errors import UserError
 from neuroloom.fragments.contacts import find_contacts
@@ -112,14 +113,11 @@ class Agglomerate(Stage):
         Raises:
             UserError: The fragments' nodes are not where they should be.
         """
-        nodes = GraphFiles(self.fragments_graph).read_nodes()
-        edges = self.graph.read_edges()
         try:
-            forest = spanning_forest(nodes.id, nodes.size, edges.u, edges.v, edges.merge_score)
+            forest = stream_forest(GraphFiles(self.fragments_graph).nodes(), self.graph.edges())
         except ValueError as error:
             raise UserError(
-                f"{self.fragments_graph} holds {len(nodes)} fragments, but not all that touch in "
-                f"{self.fragments.path}. It is incomplete or belongs to others: delete its parent folder "
-                "and make the fragments again."
+                f"{self.fragments_graph} does not hold all fragments that touch in {self.fragments.path}. It is "
+                "incomplete or belongs to others: delete its parent folder and make the fragments again."
             ) from error
         save_forest(forest, self.forest_file)

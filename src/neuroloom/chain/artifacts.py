@@ -433,21 +433,32 @@ class Chain:
         )
         return self._placed(stage, volume, "agglomeration")
 
-    def segment(self, volume: RawVolume, threshold: float | None = None) -> Segment | None:
-        """The segmentation of a volume, or None while its network is not trained or no threshold is chosen."""
+    def segment(
+        self, volume: RawVolume, threshold: float | None = None, materialize: bool | None = None
+    ) -> Segment | None:
+        """The segmentation of a volume, or None while its network is not trained or no threshold is chosen.
+
+        Args:
+            volume: One that is segmented.
+            threshold: The project's if None.
+            materialize: Whether the segmentation is written, not only its table; as the project has it if None.
+        """
         agglomerate = self.agglomerate(volume)
         threshold = self.project.threshold if threshold is None else threshold
         if agglomerate is None or threshold is None:
             return None
+        written = self.parameters.segmentation.materialize if materialize is None else materialize
         stage = Segment(
             folder=Path(),
             shape=agglomerate.shape,
-            block_shape=self.parameters.fragments.block,
+            # a table has no blocks
+            block_shape=self.parameters.fragments.block if written else agglomerate.shape,
             fragments=agglomerate.fragments,
             forest=agglomerate.forest,
             threshold=threshold,
             orphans=self.parameters.segmentation.orphans,
             enclosed=self.parameters.segmentation.enclosed,
+            materialize=written,
         )
         return self._placed(stage, volume, "segmentation")
 

@@ -204,7 +204,7 @@ def _columns(chain: Chain, volume: RawVolume) -> dict[str, NDArray[Any]]:
     if fragments is not None and fragments.is_done():
         columns["fragments"] = _middle(fragments.output.open())
     if segment is not None and segment.is_done():
-        columns["segmentation"] = _middle(segment.output.open())
+        columns["segmentation"] = _middle(segment.open())
     if isinstance(volume, LabelledVolume):
         columns["truth"] = _middle(open_volume(path, volume.labels)).astype(np.uint64)
     return columns
@@ -220,7 +220,7 @@ def _errors(chain: Chain, volume: LabelledVolume) -> list[ErrorFigure]:
     if segment is None or not segment.is_done():
         return []
     raw = open_volume(chain.project.locate(volume.path), volume.raw)
-    image, segmentation = raw.read(), segment.output.open().read()
+    image, segmentation = raw.read(), segment.open().read()
     # where the border is drawn is another question than which parts belong together
     truth = erode_truth(connected_truth(chain.truth(volume)), 1, only_xy=chain.in_xy(volume))
     figures = []

@@ -234,6 +234,13 @@ def segment_command(
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Merge threshold; default: the project's.")
     ] = None,
+    materialize: Annotated[
+        bool | None,
+        typer.Option(
+            "--materialize/--no-materialize",
+            help="Write the segmentation, or only the table from fragments to segments; default: the project's.",
+        ),
+    ] = None,
 ) -> None:
     """Cut the merge forest at a threshold and write the segmentation. A higher threshold merges more."""
     chain = Chain(open_project(project))
@@ -244,13 +251,14 @@ def segment_command(
         )
     for name in volumes or [v.name for v in chain.volumes]:
         wanted = chain.volume(name)
-        stage = chain.segment(wanted, threshold)
+        stage = chain.segment(wanted, threshold, materialize)
         agglomerate = chain.agglomerate(wanted)
         if stage is None or agglomerate is None or not agglomerate.is_done():
             raise UserError(f"{name} is not agglomerated yet. Run `neuroloom agglomerate {name}` first.")
         with show_progress(f"segment {name}") as advance:
             chain.run_stage(stage, f"`segment {name}`", advance)
-        print(f"Segmentation of {name} at threshold {stage.threshold:g}: {stage.output.path}")
+        what, where = ("Segmentation", stage.output.path) if stage.materialize else ("Table", stage.lookup_file)
+        print(f"{what} of {name} at threshold {stage.threshold:g}: {where}")
     print(f"Next: neuroloom view --project {chain.project.folder}")
 
 

@@ -1,7 +1,11 @@
 """Label arrays of arbitrary 64-bit ids: look every id up in a table, or number them 1 … n.
 
-Ids of fragments are unique in a volume and therefore huge; kernels want them small. Both ways go through one hash
-table with open addressing; neighbouring voxels mostly share an id, so the last answer is asked first.
+Ids of fragments are unique in a volume and therefore huge; kernels want them small. Neighbouring voxels mostly share
+an id, so the last answer is asked first. Where it is another id:
+
+    relabel    the row is as far from the last row as the id from the last id, since a block's ids have no gaps; if
+               that row holds another id, it is searched for
+    compact    a hash table with open addressing
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ def relabel(labels: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArra
 
     Args:
         labels: Any shape.
-        keys: `(n,)`, distinct, without 0.
-        values: `(n,)`.
+        keys: `(n,)`, ascending, distinct, without 0; may be a view of a file, of which only rows that are needed are
+            read.
+        values: `(n,)`, likewise.
 
     Returns:
         The new labels, of the shape of `labels`.
@@ -29,8 +34,7 @@ def relabel(labels: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArra
     """
     flat = np.ascontiguousarray(labels, dtype=np.uint64).reshape(-1)
     result = np.empty_like(flat)
-    slots, places = _table(np.ascontiguousarray(keys, dtype=np.uint64))
-    missing = int(_look_up(flat, slots, places, np.ascontiguousarray(values, dtype=np.uint64), result))
+    missing = int(_replace(flat, keys, values, result))
     if missing:
         raise KeyError(missing)
     return result.reshape(labels.shape)
@@ -81,6 +85,38 @@ def shifted(numbers: NDArray[np.uint32], by: np.uint64) -> NDArray[np.uint64]:
 def _shift(numbers: Any, by: Any, result: Any) -> None:
     for i in range(len(numbers)):
         result[i] = np.uint64(numbers[i]) + by if numbers[i] else np.uint64(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _replace(labels: Any, keys: Any, values: Any, result: Any) -> Any:
+    """Fill `result`; return the first label that is not among the keys, or 0."""
+    last, answer, row = np.uint64(0), np.uint64(0), 0
+    for i in range(len(labels)):
+        label = labels[i]
+        if label != last and label != 0:
+            guess = row + int(np.int64(label - last))
+            if 0 <= guess < len(keys) and keys[guess] == label:
+                row = guess
+            else:
+                row = _search(keys, label)
+                if row == len(keys) or keys[row] != label:
+                    return label
+            last, answer = label, values[row]
+        result[i] = np.uint64(0) if label == 0 else answer
+    return np.uint64(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _search(keys: Any, label: Any) -> int:
+    """The first row that holds no less."""
+    low, high = 0, len(keys)
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < label:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @numba.njit(cache=True)

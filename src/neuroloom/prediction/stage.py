@@ -28,6 +28,7 @@ from neuroloom.prediction.resampling import Region, Resampling
 from neuroloom.project import NEAREST
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Nanometres, Triple
+from neuroloom.volume.layout import chunk_of, shard_of
 from neuroloom.volume.masks import blank_cells, read_mask
 
 
@@ -254,37 +255,4 @@ def _content(checkpoint: Path) -> str:
 
 def _triple(extent: Coordinate) -> Triple:
     z, y, x = (int(n) for n in extent)
-    return z, y, x
-
-
-def chunk_of(shape: Triple, block: Triple, wanted: int = 64) -> Triple:
-    """A chunk that does not reach into two blocks: of the parts into which a block can be cut, the nearest to `wanted`.
-
-    Args:
-        shape: The volume's extent in voxels.
-        block: Extent of a block in voxels.
-    """
-    z, y, x = (
-        min(wanted, size)
-        if size <= b
-        else min((c for c in range(1, b + 1) if b % c == 0), key=lambda c: abs(math.log(c / wanted)))
-        for size, b in zip(shape, block, strict=True)
-    )
-    return z, y, x
-
-
-def shard_of(shape: Triple, block: Triple, chunk: Triple, most: int = 544) -> Triple:
-    """What is kept in one file: a block, or an equal part of it along axes where it is longer than `most` voxels.
-
-    Args:
-        shape: The volume's extent in voxels.
-        block: Extent of a block in voxels.
-        chunk: From `chunk_of`.
-    """
-    z, y, x = (
-        next(n for n in range(max(1, min(most, extent) // c), 0, -1) if (extent // c) % n == 0) * c
-        for extent, c in zip(
-            (-(-min(s, b) // c) * c for s, b, c in zip(shape, block, chunk, strict=True)), chunk, strict=True
-        )
-    )
     return z, y, x

@@ -7,7 +7,7 @@ PROJECT/
   results/<volume>/affinities-<fingerprint>/affinities.zarr
   results/<volume>/fragments-<fingerprint>/fragments.zarr
   results/<volume>/agglomeration-<fingerprint>/     edges per block, forest.arrow
-  results/<volume>/segmentation-<fingerprint>/      lut-<threshold>.npz, segmentation.zarr
+  results/<volume>/segmentation-<fingerprint>/      lut-<threshold>.npz and .arrow, segmentation.zarr
   evaluation/<volume>-<fingerprint>.json
   report.html, pictures/<volume>.png, pictures/crops.png
 """

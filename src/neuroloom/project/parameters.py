@@ -324,6 +324,9 @@ class Segmentation(Section):
         description="a segment inside the volume (a mitochondrion) joins the one that has this share of its surface; "
         "0: none does",
     )
+    materialize: bool = Field(
+        True, description="write the segmentation; false: only the table of fragments, which the viewer applies"
+    )
     chosen_threshold: Fraction | None = Field(None, description="written by the evaluation; used by auto")
     chosen_because: str | None = Field(None, description="written by the evaluation")
 

@@ -1,7 +1,8 @@
 """Threshold -> lookup table -> segmentation."""
 
 from neuroloom.segmentation.enclosed import Contacts, absorb_enclosed, contacts, lookup_tables
-from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, relabel, save_lookup
+from neuroloom.segmentation.lookup import load_lookup, lookup_name, lookup_table, map_lookup, relabel, save_lookup
+from neuroloom.segmentation.mapped import mapped
 
 __all__ = [
     "Contacts",
@@ -11,6 +12,8 @@ __all__ = [
     "lookup_name",
     "lookup_table",
     "lookup_tables",
+    "map_lookup",
+    "mapped",
     "relabel",
     "save_lookup",
 ]

@@ -6,16 +6,23 @@
 A segment is called by the smallest id of its fragments. RAISING the threshold merges more.
 
 What is too small to be a piece of a neurite (an orphan) goes on to merge above the threshold until it is large enough.
+
+A table is written twice: `lut-<threshold>.npz`, the form of the field, and `lut-<threshold>.arrow`, two columns that
+are mapped into memory as they lie on the disk. Of these, a block reads its own rows only, and workers share one copy.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, get_args
 
 import numba
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import ipc
 
 from neuroloom.agglomeration.forest import Forest, find_root
 from neuroloom.errors import UserError
@@ -23,6 +30,8 @@ from neuroloom.files import write_atomic
 from neuroloom.fragments import labels
 
 KEY = "fragment_segment_lut"
+COLUMNS = ("fragment", "segment")
+Form = Literal["npz", "arrow"]
 
 
 def lookup_table(forest: Forest, threshold: float, orphans: int = 0) -> NDArray[np.uint64]:
@@ -43,38 +52,55 @@ def lookup_table(forest: Forest, threshold: float, orphans: int = 0) -> NDArray[
     return np.stack([forest.nodes, forest.nodes[smallest]])
 
 
-def lookup_name(threshold: float) -> str:
+def lookup_name(threshold: float, form: Form = "npz") -> str:
     """The file name of a threshold's lookup table: the threshold written out, so that no two share one.
+
+    Args:
+        threshold: Of the table.
+        form: Of the file.
 
     Example:
         >>> lookup_name(0.28)
         'lut-0.28.npz'
     """
     # + 0.0 turns -0.0 into the equal 0.0
-    return f"lut-{float(threshold) + 0.0!r}.npz"
+    return f"lut-{float(threshold) + 0.0!r}.{form}"
+
+
+def has_lookup(folder: Path, threshold: float) -> bool:
+    """Whether a folder holds both files of a lookup table."""
+    return all((folder / lookup_name(threshold, form)).exists() for form in get_args(Form))
 
 
 def save_lookup(table: NDArray[np.uint64], folder: Path, threshold: float) -> Path:
-    """Write a lookup table to `folder`, atomically.
+    """Write both files of a lookup table to `folder`, atomically.
 
     Args:
         table: `(2, n)`.
         folder: Where the tables lie.
-        threshold: Names the file.
+        threshold: Names the files.
 
     Returns:
-        The file.
+        The npz file.
 
     Raises:
         UserError: The disk is full or the folder cannot be written.
     """
+    columns = pa.table(dict(zip(COLUMNS, table, strict=True)))
+
+    def write_arrow(file: IO[bytes]) -> None:
+        # not compressed, so that it can be mapped
+        with ipc.new_file(file, columns.schema) as writer:
+            writer.write_table(columns)
+
     path = folder / lookup_name(threshold)
+    write_atomic(folder / lookup_name(threshold, "arrow"), write_arrow)
     write_atomic(path, lambda file: np.savez(file, fragment_segment_lut=table))
     return path
 
 
 def load_lookup(folder: Path, threshold: float) -> NDArray[np.uint64]:
-    """Read a lookup table.
+    """Read a lookup table into memory.
 
     Args:
         folder: Where the tables lie.
@@ -87,31 +113,61 @@ def load_lookup(folder: Path, threshold: float) -> NDArray[np.uint64]:
         UserError: It is missing or damaged.
     """
     path = folder / lookup_name(threshold)
-    try:
+    with _explained(path):
         with np.load(path, allow_pickle=False) as content:
             table = content[KEY]
+        if table.dtype != np.uint64 or table.ndim != 2 or table.shape[0] != 2:
+            raise ValueError(f"{KEY} is {table.dtype} of shape {table.shape}; expected uint64 (2, n)")
+    return table
+
+
+def map_lookup(folder: Path, threshold: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Map a lookup table into memory: rows are read when they are looked at, and kept once for all processes.
+
+    Args:
+        folder: Where the tables lie.
+        threshold: Of the table.
+
+    Returns:
+        `(n,)`: fragments, ascending; and `(n,)`: their segments. Both can only be read.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    path = folder / lookup_name(threshold, "arrow")
+    with _explained(path):
+        table = ipc.open_file(pa.memory_map(str(path))).read_all()
+        if table.schema != pa.schema([(name, pa.uint64()) for name in COLUMNS]):
+            raise ValueError(f"its columns are {table.schema}; expected {' and '.join(COLUMNS)} as uint64")
+        if table.num_rows == 0:
+            return np.empty(0, np.uint64), np.empty(0, np.uint64)
+        fragments, segments = (table[name].chunk(0).to_numpy(zero_copy_only=True) for name in COLUMNS)
+    return fragments, segments
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a table is read into a `UserError`."""
+    try:
+        yield
     except FileNotFoundError as error:
-        there = sorted(p.name.removeprefix("lut-").removesuffix(".npz") for p in folder.glob("lut-*.npz"))
+        there = sorted(p.stem.removeprefix("lut-") for p in path.parent.glob(f"lut-*{path.suffix}"))
         raise UserError(
             f"{path} does not exist; there are tables for the thresholds {', '.join(there) or 'none'}. Choose one of "
             "them, or add this one to the project's thresholds."
         ) from error
-    except Exception as error:  # zipfile, numpy and zlib each raise their own
+    except Exception as error:  # zipfile, numpy, zlib and Arrow each raise their own
         raise UserError(f"{path} is no lookup table ({error}). Delete it and run segmentation again.") from error
-    if table.dtype != np.uint64 or table.ndim != 2 or table.shape[0] != 2:
-        raise UserError(
-            f"{path}: {KEY} is {table.dtype} of shape {table.shape}; expected uint64 (2, n). Delete it and run "
-            "segmentation again."
-        )
-    return table
 
 
-def relabel(fragments: NDArray[np.uint64], table: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def relabel(
+    fragments: NDArray[np.uint64], table: NDArray[np.uint64] | tuple[NDArray[np.uint64], NDArray[np.uint64]]
+) -> NDArray[np.uint64]:
     """Replace fragments by their segments; 0 stays 0.
 
     Args:
         fragments: Any shape.
-        table: `(2, n)`: fragments, ascending; and their segments.
+        table: Fragments, ascending; and their segments, as `load_lookup` or `map_lookup` gives them.
 
     Returns:
         Segments, of the shape of `fragments`.
@@ -119,17 +175,13 @@ def relabel(fragments: NDArray[np.uint64], table: NDArray[np.uint64]) -> NDArray
     Raises:
         UserError: A fragment is not in the table.
     """
-    # only the rows that occur: a table of all fragments of a large volume is far longer than a block's
-    ids = labels.unique(fragments)
-    rows = np.searchsorted(table[0], ids)
-    known = rows < table.shape[1]
-    known[known] = table[0][rows[known]] == ids[known]
-    if not known.all():
+    try:
+        return labels.relabel(fragments, table[0], table[1])
+    except KeyError as error:
         raise UserError(
-            f"Fragment {ids[~known][0]} is not in the lookup table of {table.shape[1]} fragments: the table belongs to "
+            f"Fragment {error.args[0]} is not in the lookup table of {len(table[0])} fragments: the table belongs to "
             "other fragments. Run agglomeration and segmentation again."
-        )
-    return labels.relabel(fragments, ids, table[1][rows])
+        ) from error
 
 
 @numba.njit(cache=True)

@@ -53,6 +53,8 @@ class Layer:
         visible: Whether it is switched on at the start.
         lookup: Labels only: `(2, n) uint64`, fragments and their segments. Fragments of one segment then share its
             colour, without a segmentation on the disk.
+        copies: Whether smaller copies of the volume lie beside it, told of by the container as OME-NGFF; they are
+            shown from afar.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Layer:
     volume: Volume
     visible: bool = True
     lookup: NDArray[np.uint64] | None = None
+    copies: bool = False
 
 
 def layer_kind(name: str, volume: Volume) -> Kind:
@@ -146,6 +149,26 @@ def array_files(volume: Volume) -> ArrayFiles:
         # the browser asks for the chunks of a shard one after the other, in ranges
         return lru_cache(_REMOTE_FILES)(partial(remote_file, array))
     raise UserError(f"{volume.location} lies neither in a folder nor behind a URL; the viewer cannot read it.")
+
+
+def layer_files(layer: Layer) -> ArrayFiles:
+    """Where a layer's files are read: the folder that holds all copies, or as `array_files`."""
+    array = layer.volume.array
+    if not layer.copies or isinstance(array, DirectArray):
+        return array_files(layer.volume)
+    return Path(array.store_path.store.root).resolve()
+
+
+def has_copies(volume: Volume) -> bool:
+    """Whether a volume's container tells of smaller copies of it, as segmentations have them."""
+    array = volume.array
+    if isinstance(array, DirectArray) or not isinstance(array.store_path.store, zarr.storage.LocalStore):
+        return False
+    try:
+        ome = zarr.open_group(array.store_path.store, mode="r").attrs["ome"]
+        return bool(ome["multiscales"][0]["datasets"][0]["path"] == array.path)
+    except (FileNotFoundError, KeyError, IndexError, TypeError):
+        return False
 
 
 def zarr_format(volume: Volume) -> int:

@@ -16,12 +16,12 @@ import neuroglancer
 from neuroloom.errors import UserError
 from neuroloom.viewing.layers import (
     Layer,
-    array_files,
     axis_names,
     bounds,
     check_layers,
     grey_window,
     groups,
+    layer_files,
     translation,
     zarr_format,
 )
@@ -75,7 +75,7 @@ def view(layers: Sequence[Layer], port: int = 0, bind: str = "127.0.0.1", token:
     if neuroglancer.is_server_running():
         raise UserError("This process shows a viewer already. Close it first.")
     secret = token or secrets.token_hex(20)
-    arrays = serve_arrays([array_files(layer.volume) for layer in layers], secret, port + 1 if port else 0, bind)
+    arrays = serve_arrays([layer_files(layer) for layer in layers], secret, port + 1 if port else 0, bind)
 
     def stop() -> None:
         neuroglancer.stop()
@@ -145,7 +145,8 @@ def _transform(layer: Layer) -> Any:
     names = [*(["c^"] if channels else []), "z", "y", "x"]
     scales = [*([1.0] if channels else []), *volume.voxel_size]
     units = [*([""] if channels else []), "nm", "nm", "nm"]
-    moved = [*([0.0] if channels else []), *translation(volume)]
+    # copies are moved by what the container tells of each
+    moved = [*([0.0] if channels else []), *((0.0, 0.0, 0.0) if layer.copies else translation(volume))]
     rank = len(names)
     space = neuroglancer.CoordinateSpace
     return neuroglancer.CoordinateSpaceTransform(

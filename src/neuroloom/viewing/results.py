@@ -13,9 +13,11 @@ import json
 from pathlib import Path
 
 from neuroloom.errors import UserError
+from neuroloom.files import read_json
 from neuroloom.project import LabelledVolume, Project, RawVolume
-from neuroloom.viewing.layers import Layer
-from neuroloom.volume.array import open_volume
+from neuroloom.segmentation import map_lookup, mapped
+from neuroloom.viewing.layers import Layer, has_copies
+from neuroloom.volume.array import Volume, open_volume
 
 _STEPS = ("segmentation", "fragments", "affinities")
 
@@ -46,9 +48,23 @@ def project_layers(project: Project, name: str | None = None) -> list[Layer]:
     if isinstance(volume, LabelledVolume):
         layers.append(Layer("truth", "labels", open_volume(path, volume.labels), shown == "truth"))
     if "segmentation" in results:
-        array = open_volume(results["segmentation"] / "segmentation.zarr", "segmentation")
-        layers.append(Layer("segmentation", "labels", array))
+        segmentation = _segmentation(results)
+        layers.append(Layer("segmentation", "labels", segmentation, copies=has_copies(segmentation)))
     return layers
+
+
+def _segmentation(results: dict[str, Path]) -> Volume:
+    """The segmentation as it is written, or, where only its table is, made of the fragments as they are read."""
+    folder = results["segmentation"]
+    if (folder / "segmentation.zarr").exists():
+        return open_volume(folder / "segmentation.zarr", "segmentation")
+    if "fragments" not in results:
+        raise UserError(
+            f"{folder} holds the table of a segmentation, but the fragments it was made from are gone. Make them "
+            "again with `neuroloom run`."
+        )
+    threshold = float(read_json(folder / "stage.json")["parameters"]["threshold"])
+    return mapped(open_volume(results["fragments"] / "fragments.zarr", "fragments"), map_lookup(folder, threshold))
 
 
 def finished_results(project: Project, name: str) -> dict[str, Path]:

@@ -1,11 +1,12 @@
 """A small HTTP server that hands the chunks of a few zarr arrays to the browser, and nothing else.
 
     http://127.0.0.1:PORT/<token>/<number of the array>/c/0/3/1
+    http://127.0.0.1:PORT/<token>/<number of the array>/s2/c/0/3/1      of a smaller copy, where a folder holds some
 
-Only this form is answered: the token must be right, the number one of the arrays given, and the rest must look like
-zarr metadata or a chunk's key. Every other path is 404, so no file outside of the arrays can be named. Arrays behind
-URLs are fetched and passed on: the browser need not reach them, and no credential leaves this process. Pages of any
-origin may read (the viewer's page has another port), because none can guess the token.
+Only these forms are answered: the token must be right, the number one of the arrays given, and the rest must look like
+zarr metadata or a chunk's key, after a plain name perhaps. Every other path is 404, so no file outside of the arrays
+can be named. Arrays behind URLs are fetched and passed on: the browser need not reach them, and no credential leaves
+this process. Pages of any origin may read (the viewer's page has another port), because none can guess the token.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from typing import BinaryIO
 from neuroloom.errors import UserError
 
 # zarr v3 metadata, v2 metadata, and chunk keys of either: c/0/1/2, c.0.1.2, 0/1/2, 0.1.2
-_KEY = re.compile(r"zarr\.json|\.zarray|\.zattrs|c|(?:c[/.])?[0-9]+(?:[/.][0-9]+)*")
+_KEY = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*/)?(?:zarr\.json|\.zarray|\.zattrs|c|(?:c[/.])?[0-9]+(?:[/.][0-9]+)*)")
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _PIECE = 1 << 20
 
 
 ArrayFiles = Path | Callable[[str], bytes | None]
-"""An array's own folder, or a function that gives the file of a name, None where there is none, OSError if it fails."""
+"""An array's own folder, or that of its copies, or a function that gives the file of a name, None where there is none,
+OSError if it fails."""
 
 
 def serve_arrays(

@@ -282,6 +282,7 @@ def create_volume(
     attributes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     zarr_format: Literal[2, 3] = 3,
+    named_axes: bool = False,
 ) -> Volume:
     """Make a new, empty volume (zarr, zstd) filled with zeros.
 
@@ -297,6 +298,7 @@ def create_volume(
         attributes: Further attributes (provenance).
         overwrite: Replace an existing array of that name.
         zarr_format: 3, or 2 for programs that do not read 3; its chunks lie in folders ("/").
+        named_axes: Whether axes are named in zarr's own metadata, too, as OME-NGFF wants it.
 
     Raises:
         UserError: The array exists, the container is of the other format, or the folder cannot be written.
@@ -332,6 +334,7 @@ def create_volume(
             chunk_key_encoding={"name": "default" if zarr_format == 3 else "v2", "separator": "/"},
             fill_value=0,
             zarr_format=zarr_format,
+            dimension_names=[*("c" for _ in channels), "z", "y", "x"] if named_axes else None,
             attributes={
                 "resolution": [float(v) for v in voxel_size],
                 "offset": [float(v) for v in offset],
