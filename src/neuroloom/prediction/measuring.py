@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from neuroloom.blockwise.allocation import most_taken
 from neuroloom.volume.array import Triple
 
 STEPS = ("reading", "computing", "writing")
@@ -90,5 +89,4 @@ def most_memory(device: torch.device) -> int:
     """Bytes that this process has taken at most so far; on a GPU, those of its tensors there."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return most_taken()
