@@ -56,7 +56,7 @@ def agglomerate(
         context=context,
         affinities=fragments.affinities,
         fragments=fragments.output,
-        fragments_graph=fragments.graph.folder,
+        fragments_graph=fragments.graph_place,
     )
     stage.prepare()
     blocks = list(stage.blocks())

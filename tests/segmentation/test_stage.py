@@ -107,7 +107,7 @@ def chain(
         context=(16, 16, 16),
         affinities=affinities,
         fragments=fragments.output,
-        fragments_graph=fragments.graph.folder,
+        fragments_graph=fragments.graph_place,
     )
     run(agglomeration)
     segment = Segment(
@@ -116,6 +116,7 @@ def chain(
         block_shape=block_shape,
         fragments=fragments.output,
         forest=agglomeration.forest,
+        edges=agglomeration.graph_place,
         threshold=threshold,
         thresholds=(0.2, 0.6),
         enclosed=enclosed,

@@ -16,12 +16,15 @@ from typing import ClassVar
 import numpy as np
 from funlib.geometry import Roi
 
+from neuroloom.addresses import FILES, scheme_of
 from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.blockwise.tracking import take_back
 from neuroloom.errors import UserError
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
 from neuroloom.fragments.watershed import connected, fragments
-from neuroloom.graph import GraphFiles, Nodes
+from neuroloom.graph import GraphPlace, GraphStore, Nodes, Run
+from neuroloom.graph.place import run_name
 from neuroloom.volume.masks import read_mask
 
 
@@ -38,9 +41,11 @@ class Fragments(Stage):
         filter_fragments: Drop fragments of a lower mean affinity.
         epsilon_agglomerate: Merge at once while the lowest score is below it.
         replace_sections: Sections of the volume that get no fragments.
+        store: Address of the store that keeps the nodes; see `neuroloom.addresses`.
     """
 
     title: ClassVar[str] = "fragments"
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "store"})
 
     affinities: Source
     mask: Source | None = None
@@ -51,6 +56,7 @@ class Fragments(Stage):
     filter_fragments: float = 0.0
     epsilon_agglomerate: float = 0.0
     replace_sections: tuple[int, ...] = ()
+    store: str = FILES
 
     @property
     def output(self) -> Source:
@@ -58,9 +64,24 @@ class Fragments(Stage):
         return Source(path=str(self.folder / "fragments.zarr"), dataset="fragments", fingerprint=self.fingerprint())
 
     @property
-    def graph(self) -> GraphFiles:
+    def graph_place(self) -> GraphPlace:
+        """Where the fragments' nodes are kept."""
+        run = Run(name=run_name(self.folder), fingerprint=self.fingerprint())
+        if scheme_of(self.store) == "mongodb":  # only there places are in nm
+            volume = self.affinities.open()
+            run = run.model_copy(update={"voxel_size": volume.voxel_size, "offset": volume.offset})
+        return GraphPlace(
+            store=self.store,
+            folder=self.folder,
+            run=run,
+            block_count=self.block_count,
+            command=f"neuroloom fragments {self.folder.parent.name}",
+        )
+
+    @property
+    def graph(self) -> GraphStore:
         """The fragments' nodes."""
-        return GraphFiles(self.folder / "graph")
+        return self.graph_place.open()
 
     def prepare(self) -> None:
         """Make the output array.
@@ -118,3 +139,15 @@ class Fragments(Stage):
                 end=measured.end + begin,
             ),
         )
+
+    def finish(self) -> None:
+        """Make sure that the nodes of all blocks are kept.
+
+        Raises:
+            UserError: Some are not; the same command does them again.
+        """
+        place = self.graph_place
+        missing = place.missing("nodes")
+        if missing:
+            take_back(self.folder / "blocks", map(self.place_of, missing))
+            raise UserError(f"{place.say_missing(missing)} Run `{place.command}` again: it does what is missing.")

@@ -1,6 +1,6 @@
 """The stage merge forest -> lookup tables -> segmentation: cut once per threshold, relabel for the chosen one.
 
-The forest lies beside the graph it was made of, from which it is known what touches what.
+What touches what is known from the graph that the forest was made of.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from neuroloom.agglomeration.forest import load_forest
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.fragments.outputs import make_label_volume
-from neuroloom.graph import GraphFiles
+from neuroloom.graph import GraphPlace
 from neuroloom.segmentation.enclosed import contacts, lookup_tables
 from neuroloom.segmentation.lookup import load_lookup, lookup_name, relabel, save_lookup
 
@@ -26,6 +26,7 @@ class Segment(Stage):
     Attributes:
         fragments: `(z, y, x) uint64`, made by `Fragments`.
         forest: The merge forest, as `Agglomerate.forest` gives it.
+        edges: Where the edges are kept that the forest was made of, `Agglomerate.graph_place`.
         threshold: Of the segmentation; edges with a score up to it are merged.
         thresholds: Further thresholds to write lookup tables for.
         orphans: Voxels below which a segment merges above the threshold; 0 merges none.
@@ -33,9 +34,11 @@ class Segment(Stage):
     """
 
     title: ClassVar[str] = "segmentation"
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "edges"})
 
     fragments: Source
     forest: Source
+    edges: GraphPlace
     threshold: float
     thresholds: tuple[float, ...] = ()
     orphans: int = 0
@@ -49,12 +52,16 @@ class Segment(Stage):
         )
 
     def prepare(self) -> None:
-        """Write the lookup tables and make the output array."""
+        """Write the lookup tables and make the output array.
+
+        Raises:
+            UserError: Edges are not where they should be.
+        """
         wanted = sorted({self.threshold, *self.thresholds})
         missing = [threshold for threshold in wanted if not (self.folder / lookup_name(threshold)).exists()]
         if missing:
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
-            graph = GraphFiles(Path(self.forest.path) / "graph")
+            graph = self.edges.open_whole("edges", "outside")
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
             tables = lookup_tables(forest, missing, touching, self.enclosed, self.orphans)
             for threshold, table in tables.items():
