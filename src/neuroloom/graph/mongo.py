@@ -233,7 +233,7 @@ class GraphMongo(GraphStore):
         return patiently(lambda: self._once(work), self.address)
 
     def _once(self, work: Callable[[Any], T]) -> T:
-        from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidURI, OperationFailure, PyMongoError
+        from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
         try:
             if self._client is None:
@@ -251,11 +251,6 @@ class GraphMongo(GraphStore):
                     "NEUROLOOM_MONGODB."
                 ) from None
             raise UserError(f"{self.address} could not do what was asked ({text}).") from error
-        except (ConfigurationError, InvalidURI):  # what they say repeats the address
-            raise UserError(
-                f"{self.address}, or the environment variable NEUROLOOM_MONGODB, is no address of a MongoDB. Expected "
-                "mongodb://USER:PASSWORD@HOST/DATABASE."
-            ) from None
         except PyMongoError as error:
             raise UserError(f"{self.address} could not do what was asked ({without_secrets(str(error))}).") from error
 
@@ -270,10 +265,21 @@ def database_name(address: str, run: str) -> str:
 
 
 def connect(address: str) -> Any:
-    """A client for the server of an address, with what the environment says of it."""
+    """A client for the server of an address, with what the environment says of it.
+
+    Raises:
+        UserError: pymongo does not understand the address.
+    """
     pymongo = _pymongo()
     secret = with_credentials(address, "mongodb")
-    return pymongo.MongoClient(secret or address, serverSelectionTimeoutMS=5000, retryWrites=False, appname="neuroloom")
+    options = {"serverSelectionTimeoutMS": 5000, "retryWrites": False, "appname": "neuroloom"}
+    try:
+        return pymongo.MongoClient(secret or address, **options)
+    except (pymongo.errors.PyMongoError, ValueError):  # what they say may repeat the address
+        raise UserError(
+            f"{address}, or the environment variable NEUROLOOM_MONGODB, is no address of a MongoDB. Expected "
+            "mongodb://USER:PASSWORD@HOST/DATABASE."
+        ) from None
 
 
 def _pause(text: str) -> float:

@@ -13,8 +13,7 @@ All stores give the same rows in the same order, so that results are the same by
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterator
 
 import numpy as np
 from funlib.geometry import Roi
@@ -164,13 +163,18 @@ class GraphStore(ABC):
 
 
 def in_parts(rows: dict[int, int], at_once: int) -> list[list[int]]:
-    """Block numbers, ascending, in parts of about so many rows, so that a part fits into memory.
+    """Block numbers, ascending, in parts of up to so many rows, so that a part fits into memory.
 
     Args:
         rows: How many rows each block has.
         at_once: Rows of a part; a block that has more is a part of its own.
     """
-    numbers = sorted(rows)
-    before = np.cumsum([0, *(rows[number] for number in numbers)])[:-1]
-    parts: Iterable[tuple[int, Iterable[int]]] = groupby(range(len(numbers)), lambda i: int(before[i]) // at_once)
-    return [[numbers[i] for i in part] for _, part in parts]
+    parts: list[list[int]] = []
+    size = at_once + 1
+    for number in sorted(rows):
+        if size + rows[number] > at_once:
+            parts.append([])
+            size = 0
+        parts[-1].append(number)
+        size += rows[number]
+    return parts
