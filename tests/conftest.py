@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from postgres_server import PostgresServer
+    from benchmarks.postgres import PostgresServer
 
 DATA = Path(os.environ.get("NEUROLOOM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -29,9 +29,10 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def _postgres_server() -> Iterator[PostgresServer]:
-    from postgres_server import PostgresServer
+    from benchmarks.postgres import PostgresServer
+    from postgres_server import require_postgres
 
-    server = PostgresServer()
+    server = PostgresServer(require_postgres(), ("fsync=off", "max_connections=50"))
     yield server
     server.remove()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import ndimage
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
 from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
-from neuroloom.blockwise import Source
+from neuroloom.blockwise import Source, run_stage
 from neuroloom.errors import UserError
 from neuroloom.fragments.stage import Fragments
 from neuroloom.volume import create_volume
@@ -154,13 +155,53 @@ def test_blocks_without_context_are_refused(tmp_path: Path, fragments: Fragments
 
 def test_where_fragments_kept_their_nodes_is_not_part_of_the_fingerprint(tmp_path: Path, fragments: Fragments) -> None:
     stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
-    moved = stage.model_copy(update={"folder": tmp_path / "b", "fragments_graph": tmp_path / "c"})
+    place = fragments.graph_place.model_copy(update={"folder": tmp_path / "c", "store": "sqlite:graph.sqlite"})
+    moved = stage.model_copy(
+        update={"folder": tmp_path / "b", "fragments_graph": place, "store": "postgresql://host/db"}
+    )
     assert moved.fingerprint() == stage.fingerprint()
     assert stage.model_copy(update={"merge_function": "mean"}).fingerprint() != stage.fingerprint()
 
 
 def test_nodes_that_are_missing_are_told(tmp_path: Path, fragments: Fragments) -> None:
     stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
-    next((fragments.graph.folder / "nodes").glob("*.arrow")).unlink()
-    with pytest.raises(UserError, match="incomplete"):
+    sorted((fragments.folder / "graph" / "nodes").glob("*.arrow"))[2].unlink()
+    for step in (stage.prepare, stage.finish):
+        with pytest.raises(UserError, match=r"block 2 of the 18 .*Delete .*fragments and run `neuroloom fragments"):
+            step()
+
+
+def test_nodes_of_others_are_told(tmp_path: Path, fragments: Fragments) -> None:
+    stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
+    for number in range(fragments.block_count):
+        fragments.graph.write_nodes(number, fragments.graph.read_nodes().select(np.arange(0)))
+    with pytest.raises(UserError, match="belongs to others"):
         stage.finish()
+
+
+@pytest.mark.system
+def test_blocks_that_went_from_a_database_are_done_again(tmp_path: Path, fragments: Fragments) -> None:
+    stage = Agglomerate(
+        folder=tmp_path / "results" / "whole" / "agglomeration-0",
+        shape=fragments.shape,
+        block_shape=(8, 10, 12),
+        context=(3, 3, 3),
+        affinities=fragments.affinities,
+        fragments=fragments.output,
+        fragments_graph=fragments.graph_place,
+        store=f"sqlite:{tmp_path / 'graph.sqlite'}",
+    )
+    run_stage(stage)
+    whole, forest = stage.graph.read_edges(), stage.forest_file.read_bytes()
+    stage.done_marker.unlink()
+    stage.forest_file.unlink()
+    with sqlite3.connect(tmp_path / "graph.sqlite") as database:
+        database.execute("DELETE FROM blocks WHERE kind = 'edges' AND block IN (4, 7)")
+    with pytest.raises(UserError, match=r"block 4 and 1 more of the 18 .*`neuroloom agglomerate whole` again: it does"):
+        run_stage(stage)
+    blocks: list[float] = []
+    run_stage(stage, progress=lambda done, total: blocks.append(done))
+    assert {done for done in blocks if done} >= {16, 18}
+    assert not any(0 < done < 16 for done in blocks)
+    assert len(stage.graph.read_edges()) == len(whole)
+    assert stage.forest_file.read_bytes() == forest

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from funlib.geometry import Roi
 
+from benchmarks.postgres import PASSWORD, PostgresServer
 from graph_rows import equal, some_edges, some_nodes
 from neuroloom.errors import UserError
 from neuroloom.graph import Run, retrying
@@ -23,7 +24,6 @@ from neuroloom.graph.mongo import GraphMongo
 from neuroloom.graph.postgres import GraphPostgres, schema_name
 from neuroloom.graph.sqlite import GraphSqlite
 from neuroloom.graph.store import in_parts
-from postgres_server import PASSWORD, PostgresServer
 
 RUN = Run(name="whole_agglomeration-0123456789ab", fingerprint="a" * 64)
 
