@@ -110,16 +110,12 @@ class GraphSqlite(GraphStore):
         cursor = db.execute(
             f"SELECT {names} FROM {self._table(kind)} WHERE row >= ? AND row < ? ORDER BY row", (first, first + rows)
         )
-        types = [np.dtype(np.int64) if dtype == np.uint64 else dtype for dtype in COLUMNS[kind].values()]
-        parts = [[np.empty(0, dtype) for dtype in types]]
-        while fetched := cursor.fetchmany(AT_ONCE):
-            # what is no number is kept as NULL and comes back as None, which is NaN as a float
-            columns = zip(zip(*fetched, strict=True), types, strict=True)
-            parts.append([np.array(column, dtype) for column, dtype in columns])
-        found = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        if len(found[0]) != rows:
-            raise rows_missing(self.address, kind, number, len(found[0]), rows)
-        return unsigned(kind, dict(zip(COLUMNS[kind], found, strict=True)))
+        types = [(name, np.int64 if dtype == np.uint64 else dtype) for name, dtype in COLUMNS[kind].items()]
+        # what is no number is kept as NULL and comes back as None, which numpy takes for NaN
+        found = np.fromiter(cursor, np.dtype(types))
+        if len(found) != rows:
+            raise rows_missing(self.address, kind, number, len(found), rows)
+        return unsigned(kind, {name: np.ascontiguousarray(found[name]) for name, _ in types})
 
     def _places(self, kind: Kind, roi: Roi | None) -> list[tuple[int, int, int]]:
         """Number, first row and rows of the blocks, of those that reach into a region."""
