@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.postgres import PostgresServer
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
 from neuroloom.agglomeration.region_graph import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
@@ -177,6 +180,32 @@ def test_nodes_of_others_are_told(tmp_path: Path, fragments: Fragments) -> None:
         fragments.graph.write_nodes(number, fragments.graph.read_nodes().select(np.arange(0)))
     with pytest.raises(UserError, match="belongs to others"):
         stage.finish()
+
+
+@pytest.mark.system
+def test_a_run_goes_on_when_its_database_comes_back(tmp_path: Path, postgres: PostgresServer) -> None:
+    plain = make_fragments(tmp_path / "plain", (14, 60, 72), (7, 10, 12))
+    stage = plain.model_copy(update={"folder": tmp_path / "restarted", "store": postgres.address("restarted")})
+    away: list[threading.Thread] = []
+
+    def restart() -> None:
+        postgres.stop()
+        time.sleep(1)
+        postgres.start()
+
+    def progress(done: float, total: int) -> None:
+        if done and not away:
+            away.append(threading.Thread(target=restart))
+            away[0].start()
+
+    run_stage(stage, workers=2, progress=progress)
+    away[0].join()
+    assert not list((stage.folder / "failures").glob("*"))
+    found, expected = stage.graph.read_nodes(), plain.graph.read_nodes()
+    np.testing.assert_array_equal(found.id, expected.id)
+    np.testing.assert_array_equal(found.centre, expected.centre)
+    agglomerated = agglomerate(tmp_path / "a", stage, (14, 20, 24)), agglomerate(tmp_path / "b", plain, (14, 20, 24))
+    assert agglomerated[0].forest_file.read_bytes() == agglomerated[1].forest_file.read_bytes()
 
 
 @pytest.mark.system

@@ -88,8 +88,8 @@ class Agglomerate(Stage):
         """Check the inputs.
 
         Raises:
-            UserError: Fragments and affinities differ in size, blocks do not fit, there is no context, or nodes of
-                fragments are missing.
+            UserError: Fragments and affinities differ in size, blocks do not fit, there is no context, nodes of
+                fragments are missing, or the graph store cannot be used.
         """
         check_merge_function(self.merge_function)
         fragments, affinities = self.fragments.open(), self.affinities.open()
@@ -114,6 +114,7 @@ class Agglomerate(Stage):
                 "least 1 along each axis; 32 is a good value."
             )
         self.fragments_graph.open_whole("nodes")
+        self.graph.blocks("edges")  # a store that cannot be used is told now
 
     def process(self, block: Block) -> None:
         """Write the edges that one block owns."""

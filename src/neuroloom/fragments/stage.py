@@ -87,7 +87,8 @@ class Fragments(Stage):
         """Make the output array.
 
         Raises:
-            UserError: The affinities are not uint8 with three channels, or of another size than this stage.
+            UserError: The affinities are not uint8 with three channels, or of another size than this stage; or the
+                graph store cannot be used.
         """
         affinities = self.affinities.open()
         if affinities.dtype != np.uint8 or (affinities.channels or 0) < 3:
@@ -101,6 +102,7 @@ class Fragments(Stage):
             )
         if self.mask is not None:
             read_mask(self.mask.open(), affinities, Roi((0, 0, 0), (1, 1, 1)))
+        self.graph.blocks("nodes")  # a store that cannot be used is told now
         make_label_volume(self.output, self, affinities)
 
     def process(self, block: Block) -> None:

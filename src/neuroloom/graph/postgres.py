@@ -215,9 +215,9 @@ class GraphPostgres(GraphStore):
 
     def _once(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
         psycopg = _psycopg()
-        connected = self._connection is not None
+        connected = self._connection is not None and not self._connection.closed
         try:
-            if self._connection is None:
+            if self._connection is None or self._connection.closed:
                 self._connection = _connect(self.address)
                 connected = True
             return work(self._connection)
