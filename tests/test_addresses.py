@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from neuroloom.addresses import check_address, sqlite_path, with_credentials, without_secrets
@@ -65,6 +67,15 @@ def test_passwords_are_taken_out_of_texts(text: str) -> None:
     assert "host" in without_secrets(text)
 
 
+def test_credentials_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("mongodb://me:secret@host\n")
+    monkeypatch.setenv("NEUROLOOM_MONGODB", f"@{tmp_path / 'secret'}")
+    assert with_credentials("mongodb://host/db", "mongodb") == "mongodb://me:secret@host"
+    (tmp_path / "secret").unlink()
+    with pytest.raises(UserError, match="NEUROLOOM_MONGODB names cannot be read"):
+        with_credentials("mongodb://host/db", "mongodb")
+
+
 def test_credentials_are_for_their_own_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEUROLOOM_POSTGRES", raising=False)
     assert with_credentials("postgresql://host/db", "postgresql") is None
@@ -76,7 +87,8 @@ def test_credentials_are_for_their_own_server_only(monkeypatch: pytest.MonkeyPat
         with pytest.raises(UserError, match="no other server") as told:
             with_credentials(other, "postgresql")
         assert "secret" not in str(told.value)
-    monkeypatch.setenv("NEUROLOOM_POSTGRES", "me:secret")
-    with pytest.raises(UserError, match="holds no address") as told:
-        with_credentials("postgresql://host/db", "postgresql")
-    assert "secret" not in str(told.value)
+    for wrong in ("me:secret", "postgresql://me:se/cret@host", "postgresql://me:se#cret@host"):
+        monkeypatch.setenv("NEUROLOOM_POSTGRES", wrong)
+        with pytest.raises(UserError, match="holds no address") as told:
+            with_credentials("postgresql://host/db", "postgresql")
+        assert "me:se" not in str(told.value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from neuroloom.errors import UserError
@@ -48,7 +49,7 @@ def check_address(address: str) -> str:
             inside = [key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)]
         except ValueError:
             raise ValueError(f"this is no address; expected {EXPECTED}") from None
-        if "@" in parts.netloc or "@" in parts.path or {"user", "password", "passfile", "sslpassword"} & {*inside}:
+        if "@" in address or {"user", "password", "passfile", "sslpassword"} & {*inside}:
             raise ValueError(
                 f"it holds a user or a password, which would end up in results and logs; take them out and put the "
                 f"whole address into the environment variable {VARIABLES[scheme]}"
@@ -76,22 +77,31 @@ def with_credentials(address: str, scheme: str) -> str | None:
         scheme: "postgresql" or "mongodb".
 
     Returns:
-        The variable's content, or None where it is not set.
+        The variable's content, or that of the file it names (`@FILE`); None where it is not set.
 
     Raises:
-        UserError: The variable is of another server: a password is never sent to a server that it is not for.
+        UserError: The file cannot be read, or the variable is of another server: a password is never sent to a server
+            that it is not for.
     """
     variable = VARIABLES[scheme]
     secret = os.environ.get(variable, "")
     if not secret:
         return None
+    if secret.startswith("@"):
+        try:
+            secret = Path(secret[1:]).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"The file that the environment variable {variable} names cannot be read ({error})."
+            ) from None
     try:
         asked, given = urlsplit(address), urlsplit(secret)
     except ValueError:
         asked = given = urlsplit("")
-    if scheme_of(secret) != scheme or not given.netloc:
+    if scheme_of(secret) != scheme or not given.netloc or ("@" in secret and "@" not in given.netloc):
         raise UserError(
-            f"The environment variable {variable} holds no address; expected {scheme}://USER:PASSWORD@HOST."
+            f"The environment variable {variable} holds no address; expected {scheme}://USER:PASSWORD@HOST with special "
+            "characters as %40 and the like, or @FILE with a file that holds one."
         )
     ours, theirs = (parts.netloc.rpartition("@")[2].lower() for parts in (asked, given))
     if ours and _with_port(ours, scheme) != _with_port(theirs, scheme):
