@@ -100,8 +100,8 @@ def with_credentials(address: str, scheme: str) -> str | None:
         asked = given = urlsplit("")
     if scheme_of(secret) != scheme or not given.netloc or ("@" in secret and "@" not in given.netloc):
         raise UserError(
-            f"The environment variable {variable} holds no address; expected {scheme}://USER:PASSWORD@HOST with special "
-            "characters as %40 and the like, or @FILE with a file that holds one."
+            f"The environment variable {variable} holds no address; expected {scheme}://USER:PASSWORD@HOST with "
+            "special characters as %40 and the like, or @FILE with a file that holds one."
         )
     ours, theirs = (parts.netloc.rpartition("@")[2].lower() for parts in (asked, given))
     if ours and _with_port(ours, scheme) != _with_port(theirs, scheme):
