@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 AT_ONCE = 500_000
 """Rows that are read at once."""
-IN_A_BUFFER = 50_000
-"""Rows that are sent at once."""
+IN_A_BUFFER = 5_000
+"""Rows that are sent at once: the server works on them while the next are prepared."""
 _LONGEST_NAME = 63
 """Bytes of a schema's name."""
 _TYPES = {"u8": ("bigint", ">i8"), "i8": ("bigint", ">i8"), "f4": ("real", ">f4"), "f8": ("double precision", ">f8")}
@@ -64,6 +64,7 @@ class GraphPostgres(GraphStore):
         self.run = run
         self.schema = schema_name(run.name)
         self._connection: psycopg.Connection[Any] | None = None
+        self._buffers: dict[Kind, NDArray[Any]] = {}
         self._made = False
         self._indexed: set[Kind] = set()
         _psycopg()
@@ -115,10 +116,12 @@ class GraphPostgres(GraphStore):
                 db.execute(_sql(f"DELETE FROM {self._table(kind)} WHERE block = %s"), (block_number,))
             names = ", ".join(["block", *columns])
             with db.cursor().copy(_sql(f"COPY {self._table(kind)} ({names}) FROM STDIN (FORMAT BINARY)")) as copy:
+                if kind not in self._buffers:
+                    self._buffers[kind] = empty_rows(kind)
                 copy.write(_HEADER)
                 for begin in range(0, count, IN_A_BUFFER):
                     part = {name: column[begin : begin + IN_A_BUFFER] for name, column in columns.items()}
-                    copy.write(to_buffer(block_number, part))
+                    copy.write(fill_rows(self._buffers[kind], block_number, part))
                 copy.write(_END)
 
     def blocks(self, kind: Kind) -> set[int]:
@@ -253,24 +256,34 @@ def schema_name(run: str) -> str:
     return run[: _LONGEST_NAME - 13] + "_" + hashlib.sha256(run.encode()).hexdigest()[:12]
 
 
-def to_buffer(block_number: int, columns: Columns) -> bytes:
-    """Rows as binary COPY wants them: number of columns, then length and value of each.
+def empty_rows(kind: Kind) -> NDArray[Any]:
+    """`IN_A_BUFFER` rows as binary COPY wants them: number of columns, then length and value of each; but no values."""
+    types = [("block", ">i4"), *((name, _type(dtype)[1]) for name, dtype in COLUMNS[kind].items())]
+    fields = [("count", ">i2")]
+    for name, dtype in types:
+        fields += [(f"{name} length", ">i4"), (name, dtype)]
+    rows = np.zeros(IN_A_BUFFER, dtype=fields)
+    rows["count"] = len(types)
+    for name, dtype in types:
+        rows[f"{name} length"] = np.dtype(dtype).itemsize
+    return rows
+
+
+def fill_rows(rows: NDArray[Any], block_number: int, columns: Columns) -> bytes:
+    """Put values into rows.
 
     Args:
+        rows: What `empty_rows` made; used again and again.
         block_number: The first column.
-        columns: The others, in order.
+        columns: The others; up to as many rows.
+
+    Returns:
+        So many rows as bytes.
     """
-    values = {"block": np.int32(block_number), **signed(columns)}
-    count = len(next(iter(columns.values())))
-    types = {"block": ">i4", **{name: _type(column.dtype)[1] for name, column in columns.items()}}
-    fields: list[tuple[str, str]] = [("count", ">i2")]
-    for name, dtype in types.items():
-        fields += [(f"{name} length", ">i4"), (name, dtype)]
-    rows = np.empty(count, dtype=fields)
-    rows["count"] = len(types)
-    for name, dtype in types.items():
-        rows[f"{name} length"] = np.dtype(dtype).itemsize
-        rows[name] = values[name]
+    rows = rows[: len(next(iter(columns.values())))]
+    rows["block"] = block_number
+    for name, column in signed(columns).items():
+        rows[name] = column
     return rows.tobytes()
 
 
@@ -289,16 +302,7 @@ def from_messages(data: bytes, kind: Kind) -> Iterator[tuple[int, Columns]]:
             values: NDArray[Any] = np.frombuffer(data, item, count, place + 24)["value"]
             columns[name] = values.astype(values.dtype.newbyteorder("="))
             place += 4 + length
-        yield block, in_order_if_needed(kind, unsigned(kind, columns))
-
-
-def in_order_if_needed(kind: Kind, columns: Columns) -> Columns:
-    """Rows sorted as in every store; a server gives them in the order of writing, which is right nearly always."""
-    first = columns["u" if kind == "edges" else "id"]
-    steps = first[1:] > first[:-1]
-    if kind == "edges":
-        steps |= (first[1:] == first[:-1]) & (columns["v"][1:] >= columns["v"][:-1])
-    return columns if steps.all() else in_order(kind, columns)
+        yield block, in_order(kind, unsigned(kind, columns))
 
 
 def _type(dtype: np.dtype[Any]) -> tuple[str, str]:
