@@ -121,12 +121,17 @@ def whole(folder: Path, affinities: NDArray[np.uint8]) -> dict[str, float]:
         folder=folder / "agglomeration",
         affinities=source,
         fragments=cut.output,
-        fragments_graph=cut.graph.folder,
+        fragments_graph=cut.graph_place,
         context=CONTEXT,
         **common,
     )
     segmented = Segment(
-        folder=folder / "segmentation", fragments=cut.output, forest=scored.forest, threshold=0.3, **common
+        folder=folder / "segmentation",
+        fragments=cut.output,
+        forest=scored.forest,
+        edges=scored.graph_place,
+        threshold=0.3,
+        **common,
     )
     used = {}
     stages: list[Stage] = [cut, scored, segmented]

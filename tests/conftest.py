@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from benchmarks.postgres import PostgresServer
 
 DATA = Path(os.environ.get("NEUROLOOM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -21,6 +25,23 @@ def real_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[PostgresServer]:
+    from benchmarks.postgres import PostgresServer
+    from postgres_server import require_postgres
+
+    server = PostgresServer(require_postgres(), ("fsync=off", "max_connections=50"))
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres(_postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> PostgresServer:
+    """A real PostgreSQL on loopback, whose credentials the environment holds."""
+    monkeypatch.setenv("NEUROLOOM_POSTGRES", _postgres_server.credentials)
+    return _postgres_server
 
 
 @pytest.fixture

@@ -36,12 +36,17 @@ def stages(folder: Path, extent: int) -> dict[str, Stage]:
         folder=folder / "agglomeration",
         affinities=affinities,
         fragments=cut.output,
-        fragments_graph=cut.graph.folder,
+        fragments_graph=cut.graph_place,
         context=(32, 32, 32),
         **common,
     )
     segmented = Segment(
-        folder=folder / "segmentation", fragments=cut.output, forest=scored.forest, threshold=0.3, **common
+        folder=folder / "segmentation",
+        fragments=cut.output,
+        forest=scored.forest,
+        edges=scored.graph_place,
+        threshold=0.3,
+        **common,
     )
     return {"fragments": cut, "agglomeration": scored, "segmentation": segmented}
 

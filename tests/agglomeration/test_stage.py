@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.postgres import PostgresServer
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
-from neuroloom.blockwise import Source
+from neuroloom.blockwise import Source, run_stage
 from neuroloom.errors import UserError
 from neuroloom.fragments.labels import compact
 from neuroloom.fragments.stage import Fragments
@@ -57,7 +61,7 @@ def agglomerate(
         context=context,
         affinities=fragments.affinities,
         fragments=fragments.output,
-        fragments_graph=fragments.graph.folder,
+        fragments_graph=fragments.graph_place,
     )
     stage.prepare()
     blocks = list(stage.blocks())
@@ -155,13 +159,81 @@ def test_blocks_without_context_are_refused(tmp_path: Path, fragments: Fragments
 
 def test_where_fragments_kept_their_nodes_is_not_part_of_the_fingerprint(tmp_path: Path, fragments: Fragments) -> None:
     stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
-    moved = stage.model_copy(update={"folder": tmp_path / "b", "fragments_graph": tmp_path / "c"})
+    place = fragments.graph_place.model_copy(update={"folder": tmp_path / "c", "store": "sqlite:graph.sqlite"})
+    moved = stage.model_copy(
+        update={"folder": tmp_path / "b", "fragments_graph": place, "store": "postgresql://host/db"}
+    )
     assert moved.fingerprint() == stage.fingerprint()
     assert stage.model_copy(update={"merge_function": "mean"}).fingerprint() != stage.fingerprint()
 
 
 def test_nodes_that_are_missing_are_told(tmp_path: Path, fragments: Fragments) -> None:
     stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
-    next((fragments.graph.folder / "nodes").glob("*.arrow")).unlink()
-    with pytest.raises(UserError, match="incomplete"):
+    sorted((fragments.folder / "graph" / "nodes").glob("*.arrow"))[2].unlink()
+    for step in (stage.prepare, stage.finish):
+        with pytest.raises(UserError, match=r"block 2 of the 18 .*Delete .*fragments and run `neuroloom fragments"):
+            step()
+
+
+def test_nodes_of_others_are_told(tmp_path: Path, fragments: Fragments) -> None:
+    stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
+    for number in range(fragments.block_count):
+        fragments.graph.write_nodes(number, fragments.graph.read_nodes().select(np.arange(0)))
+    with pytest.raises(UserError, match="belongs to others"):
         stage.finish()
+
+
+@pytest.mark.system
+def test_a_run_goes_on_when_its_database_comes_back(tmp_path: Path, postgres: PostgresServer) -> None:
+    plain = make_fragments(tmp_path / "plain", (14, 60, 72), (7, 10, 12))
+    stage = plain.model_copy(update={"folder": tmp_path / "restarted", "store": postgres.address("restarted")})
+    away: list[threading.Thread] = []
+
+    def restart() -> None:
+        postgres.stop()
+        time.sleep(1)
+        postgres.start()
+
+    def progress(done: float, total: int) -> None:
+        if done and not away:
+            away.append(threading.Thread(target=restart))
+            away[0].start()
+
+    run_stage(stage, workers=2, progress=progress)
+    away[0].join()
+    assert not list((stage.folder / "failures").glob("*"))
+    found, expected = stage.graph.read_nodes(), plain.graph.read_nodes()
+    np.testing.assert_array_equal(found.id, expected.id)
+    np.testing.assert_array_equal(found.centre, expected.centre)
+    agglomerated = agglomerate(tmp_path / "a", stage, (14, 20, 24)), agglomerate(tmp_path / "b", plain, (14, 20, 24))
+    assert agglomerated[0].forest_file.read_bytes() == agglomerated[1].forest_file.read_bytes()
+
+
+@pytest.mark.system
+def test_blocks_that_went_from_a_database_are_done_again(tmp_path: Path, fragments: Fragments) -> None:
+    stage = Agglomerate(
+        folder=tmp_path / "results" / "whole" / "agglomeration-0",
+        shape=fragments.shape,
+        block_shape=(8, 10, 12),
+        context=(3, 3, 3),
+        affinities=fragments.affinities,
+        fragments=fragments.output,
+        fragments_graph=fragments.graph_place,
+        store=f"sqlite:{tmp_path / 'graph.sqlite'}",
+    )
+    run_stage(stage)
+    whole, forest = stage.graph.read_edges(), stage.forest_file.read_bytes()
+    stage.done_marker.unlink()
+    stage.forest_file.unlink()
+    places = "SELECT block, first FROM blocks WHERE kind = 'edges' AND rows > 0"
+    with sqlite3.connect(tmp_path / "graph.sqlite") as database:
+        before = dict(database.execute(places).fetchall())
+        database.execute("DELETE FROM blocks WHERE kind = 'edges' AND block IN (4, 7)")
+    with pytest.raises(UserError, match=r"block 4 and 1 more of the 18 .*`neuroloom agglomerate whole` again: it does"):
+        run_stage(stage)
+    run_stage(stage)
+    with sqlite3.connect(tmp_path / "graph.sqlite") as database:
+        after = dict(database.execute(places).fetchall())
+    assert {block for block in after if after[block] != before[block]} == {4, 7}  # the others were left alone
+    assert len(stage.graph.read_edges()) == len(whole)
+    assert stage.forest_file.read_bytes() == forest

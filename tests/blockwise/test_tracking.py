@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import zarr
 
 from neuroloom.blockwise import run_stage
+from neuroloom.blockwise.tracking import take_back
 
 from .test_run import Double, stage  # noqa: F401
 
@@ -34,3 +39,11 @@ def test_whole_bytes_are_believed(stage: Double) -> None:  # noqa: F811
     (stage.folder / "log.txt").unlink()
     run_stage(stage, 2)
     assert not (stage.folder / "log.txt").exists()
+
+
+def test_blocks_that_are_taken_back_are_done_again(tmp_path: Path) -> None:
+    take_back(tmp_path / "nothing", [(0, 0, 0)])
+    done = zarr.create_array(tmp_path / "blocks" / "done", shape=(2, 3, 4), chunks=(1, 2, 4), dtype="uint8")
+    done[:] = 1
+    take_back(tmp_path / "blocks", [(0, 2, 1), (1, 0, 3)])
+    assert np.argwhere(zarr.open_array(tmp_path / "blocks" / "done")[:] == 0).tolist() == [[0, 2, 1], [1, 0, 3]]

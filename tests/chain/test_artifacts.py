@@ -79,3 +79,63 @@ def test_damaged_sections_get_no_fragments(tmp_path: Path) -> None:
     assert fragments.fingerprint() != others.fingerprint()
     with pytest.raises(UserError, match=r"names 30, but .*val.zarr/volumes/raw has sections 0 to 29"):
         sections(3, 30)
+
+
+def test_the_graph_store_reaches_every_step_and_no_fingerprint(tmp_path: Path) -> None:
+    weights = save_weights(tmp_path / "a.ckpt", "affs")
+    given = {"prediction": {"block": [16, 24, 24], "model": str(weights)}, "segmentation": {"threshold": 0.5}}
+    files, database, deep = (
+        Chain(open_project(make_project(tmp_path / name, {**given, "graph": {"store": store}})))
+        for name, store in (("p", "files"), ("q", "postgresql://127.0.0.1:9/db"), ("r", "sqlite:deep/graph.sqlite"))
+    )
+    stages = []
+    for chain in (files, database, deep):
+        (volume,) = chain.validation_volumes
+        made = chain.fragments(volume), chain.agglomerate(volume), chain.segment(volume)
+        stages.append([stage for stage in made if stage is not None])
+    for plain, other, third in zip(*stages, strict=True):
+        names = {stage.folder.name.split("-")[0] for stage in (plain, other, third)}
+        assert len(names) == 1
+        addresses = {stage.model_dump_json().count("postgresql://127.0.0.1:9/db") for stage in (plain, third)}
+        assert addresses == {0}
+        assert "postgresql://127.0.0.1:9/db" in other.model_dump_json()
+        assert f"sqlite:{tmp_path / 'r' / 'deep' / 'graph.sqlite'}" in third.model_dump_json()
+        same = plain.model_copy(update={"folder": other.folder})
+        assert type(same).model_validate_json(same.model_dump_json()).fingerprint() == plain.fingerprint()
+        moved = {name: getattr(other, name) for name in ("store", "edges") if hasattr(other, name)}
+        assert plain.model_copy(update=moved).fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.system
+def test_scores_need_the_whole_graph(tmp_path: Path) -> None:
+    weights = save_weights(tmp_path / "a.ckpt", "affs")
+    given = {"prediction": {"block": [16, 24, 24], "model": str(weights)}, "graph": {"store": "sqlite:graph.sqlite"}}
+    made = Chain(open_project(make_project(tmp_path / "p", given)))
+    (volume,) = made.validation_volumes
+
+    def nothing(done: float, total: int, words: str) -> None:
+        pass
+
+    for stage in (made.predict(volume), made.fragments(volume), made.agglomerate(volume)):
+        made.run_stage(stage, "it", nothing)
+    made.evaluate(volume, nothing)
+    file = made.evaluation_file(volume)
+    assert file is not None
+    before = file.read_bytes()
+    file.unlink()
+    (tmp_path / "p" / "graph.sqlite").unlink()
+    for left in (tmp_path / "p").glob("graph.sqlite-*"):
+        left.unlink()
+    # another process finds no file
+    agglomerate = made.agglomerate(volume)
+    assert agglomerate is not None
+    agglomerate.graph.close()
+    with pytest.raises(UserError, match=r"holds none of the .*Delete .*run `neuroloom agglomerate val` again"):
+        made.evaluate(volume, nothing)
+    plain = Chain(open_project(make_project(tmp_path / "q", {**given, "graph": {"store": "files"}})))
+    for stage in (plain.predict(volume), plain.fragments(volume), plain.agglomerate(volume)):
+        plain.run_stage(stage, "it", nothing)
+    plain.evaluate(volume, nothing)
+    file = plain.evaluation_file(volume)
+    assert file is not None
+    assert file.read_bytes() == before

@@ -91,6 +91,12 @@ def test_a_file_with_examples_only_says_what_is_missing(tmp_path: Path) -> None:
             "ignore_ids = [8, 7]",
             r"line \d+: `volumes.train\[0\].ignore_ids`: 7 cannot be both in zero_ids and in ignore_ids",
         ),
+        ('store = "files"', 'store = "mysql://h/d"', r'line \d+: `graph.store`: expected "files", "sqlite:FILE"'),
+        (
+            'store = "files"',
+            'store = "postgresql://me:secret@host/db"',
+            r"line \d+: `graph.store`: it holds a user or a password, .*; take them out and .* NEUROLOOM_POSTGRES.$",
+        ),
         ("seed = 0", "seed = = 0", r"is no valid TOML: .*line \d+"),
         (
             "kernels = []",

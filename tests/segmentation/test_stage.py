@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.postgres import PASSWORD
+from neuroloom.addresses import FILES
 from neuroloom.agglomeration import load_forest, merge_scores
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
@@ -92,6 +94,7 @@ def chain(
     threshold: float = 0.3,
     enclosed: float = 0.0,
     orphans: int = 0,
+    store: str = FILES,
 ) -> Segment:
     fragments = Fragments(
         folder=folder / "fragments",
@@ -99,6 +102,7 @@ def chain(
         block_shape=block_shape,
         context=(10, 10, 10),
         affinities=affinities,
+        store=store,
     )
     run(fragments)
     agglomeration = Agglomerate(
@@ -108,7 +112,8 @@ def chain(
         context=(16, 16, 16),
         affinities=affinities,
         fragments=fragments.output,
-        fragments_graph=fragments.graph.folder,
+        fragments_graph=fragments.graph_place,
+        store=store,
     )
     run(agglomeration)
     segment = Segment(
@@ -117,6 +122,7 @@ def chain(
         block_shape=block_shape,
         fragments=fragments.output,
         forest=agglomeration.forest,
+        edges=agglomeration.graph_place,
         threshold=threshold,
         thresholds=(0.2, 0.6),
         enclosed=enclosed,
@@ -157,6 +163,48 @@ def test_worker_processes_write_the_same_bytes(tmp_path: Path, affinities: Sourc
     chain(tmp_path / "a", affinities, (24, 36, 40))
     chain(tmp_path / "b", affinities, (24, 36, 40), lambda stage: run_stage(stage, workers=2))
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+
+
+def in_a_store(folder: Path, affinities: Source, store: str, run: Callable[[Stage], Any]) -> dict[str, str]:
+    """What is made of affinities with a store that is not files: all but the graph itself lies in the folder."""
+    chain(folder, affinities, (24, 36, 40), run, enclosed=0.6, orphans=100, store=store)
+    assert not list(folder.rglob("graph"))
+    return hashes(folder)
+
+
+def test_sqlite_gives_the_same_bytes_as_files(tmp_path: Path, affinities: Source) -> None:
+    chain(tmp_path / "a", affinities, (24, 36, 40), enclosed=0.6, orphans=100)
+    found = in_a_store(tmp_path / "b", affinities, f"sqlite:{tmp_path / 'graph.sqlite'}", shuffled_and_twice)
+    files = hashes(tmp_path / "a")
+    assert {name for name in files if "/graph/" in name} == files.keys() - found.keys()
+    assert found.items() <= files.items()
+    assert "agglomeration/forest.arrow" in found
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_workers_write_the_same_bytes_with_a_database(
+    tmp_path: Path, affinities: Source, kind: str, request: pytest.FixtureRequest
+) -> None:
+    chain(tmp_path / "a", affinities, (24, 36, 40), enclosed=0.6, orphans=100)
+    store = f"sqlite:{tmp_path / 'graph.sqlite'}"
+    if kind == "postgres":
+        store = request.getfixturevalue("postgres").address("workers")
+    found = in_a_store(tmp_path / "b", affinities, store, lambda stage: run_stage(stage, workers=2))
+    assert found.items() <= hashes(tmp_path / "a").items()
+    for file in (tmp_path / "b").rglob("*"):
+        assert file.is_dir() or PASSWORD.encode() not in file.read_bytes(), file
+
+
+def test_a_block_that_is_missing_is_named_and_what_makes_it(tmp_path: Path, affinities: Source) -> None:
+    stage = chain(tmp_path / "whole", affinities, (24, 36, 40))
+    next((tmp_path / "whole/agglomeration/graph/outside").glob("*5.arrow")).unlink()
+    again = stage.model_copy(update={"folder": tmp_path / "again"})
+    with pytest.raises(UserError, match=r"block 5 of the 8 blocks .*Delete .*agglomeration and run `neuroloom agglom"):
+        again.prepare()
+    elsewhere = stage.edges.model_copy(update={"store": f"sqlite:{tmp_path / 'graph.sqlite'}"})
+    with pytest.raises(UserError, match=r"holds none of the 8 blocks .*neuroloom graph copy"):
+        again.model_copy(update={"edges": elsewhere}).prepare()
 
 
 def test_tables_are_there_for_all_thresholds(tmp_path: Path, affinities: Source) -> None:

@@ -18,16 +18,19 @@ from typing import ClassVar
 import numpy as np
 from funlib.geometry import Roi
 
+from neuroloom.addresses import FILES
 from neuroloom.agglomeration.forest import save_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import scored
 from neuroloom.agglomeration.streaming import stream_forest
 from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.blockwise.tracking import take_back
 from neuroloom.errors import UserError
 from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import check_merge_function
 from neuroloom.fragments.labels import compact
-from neuroloom.graph import GraphFiles
+from neuroloom.graph import GraphPlace, GraphStore, Run
+from neuroloom.graph.place import run_name
 
 
 class Agglomerate(Stage):
@@ -36,23 +39,42 @@ class Agglomerate(Stage):
     Attributes:
         affinities: `(3 or more, z, y, x) uint8`.
         fragments: `(z, y, x) uint64`, made by `Fragments` in blocks of which this stage's are multiples.
-        fragments_graph: The folder where `Fragments` kept their nodes.
+        fragments_graph: Where `Fragments` kept their nodes.
         merge_function: How the affinity between two regions is measured.
+        store: Address of the store that keeps the edges; see `neuroloom.addresses`.
     """
 
     title: ClassVar[str] = "agglomeration"
     version: ClassVar[int] = 4
-    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph"})
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph", "store"})
 
     affinities: Source
     fragments: Source
-    fragments_graph: Path
+    fragments_graph: GraphPlace
     merge_function: str = "hist_quant_75"
+    store: str = FILES
 
     @property
-    def graph(self) -> GraphFiles:
+    def graph_place(self) -> GraphPlace:
+        """Where the edges are kept."""
+        run = Run(
+            name=run_name(self.folder),
+            fingerprint=self.fingerprint(),
+            fragments=self.fragments_graph.run.name,
+            merge_function=self.merge_function,
+        )
+        return GraphPlace(
+            store=self.store,
+            folder=self.folder,
+            run=run,
+            block_count=self.block_count,
+            command=f"neuroloom agglomerate {self.folder.parent.name}",
+        )
+
+    @property
+    def graph(self) -> GraphStore:
         """The edges."""
-        return GraphFiles(self.folder / "graph")
+        return self.graph_place.open()
 
     @property
     def forest(self) -> Source:
@@ -68,7 +90,8 @@ class Agglomerate(Stage):
         """Check the inputs.
 
         Raises:
-            UserError: Fragments and affinities differ in size, blocks do not fit, or there is no context.
+            UserError: Fragments and affinities differ in size, blocks do not fit, there is no context, nodes of
+                fragments are missing, or the graph store cannot be used.
         """
         check_merge_function(self.merge_function)
         fragments, affinities = self.fragments.open(), self.affinities.open()
@@ -92,6 +115,8 @@ class Agglomerate(Stage):
                 f"An agglomeration context of {self.context} voxels hides what lies across a block's border. Choose at "
                 "least 1 along each axis; 32 is a good value."
             )
+        self.fragments_graph.open_whole("nodes")
+        self.graph.blocks("edges")  # a store that cannot be used is told now
 
     def process(self, block: Block) -> None:
         """Write the edges that one block owns."""
@@ -102,22 +127,30 @@ class Agglomerate(Stage):
         edges = scored(find_contacts(affinities, numbers), ids, self.merge_function)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
         ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
-        self.graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
+        graph = self.graph
+        graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
         z, y, x = ((a == 0, b == size) for a, b, size in zip(roi.begin, roi.end, self.shape, strict=True))
         outside = outside_faces(ids, numbers, (z, y, x))
-        self.graph.write_outside(block.number, outside.select(np.isin(outside.id, ours)))
+        graph.write_outside(block.number, outside.select(np.isin(outside.id, ours)))
 
     def finish(self) -> None:
         """Build the merge forest of all blocks.
 
         Raises:
-            UserError: The fragments' nodes are not where they should be.
+            UserError: Nodes or edges are not where they should be.
         """
+        place = self.graph_place
+        missing = place.missing("edges", "outside")
+        if missing:
+            take_back(self.folder / "blocks", map(self.place_of, missing))
+            raise UserError(f"{place.say_missing(missing)} Run `{place.command}` again: it does what is missing.")
+        kept = self.fragments_graph.open_whole("nodes")
         try:
-            forest = stream_forest(GraphFiles(self.fragments_graph).nodes(), self.graph.edges())
+            forest = stream_forest(kept.nodes(), self.graph.edges())
         except ValueError as error:
             raise UserError(
-                f"{self.fragments_graph} does not hold all fragments that touch in {self.fragments.path}. It is "
-                "incomplete or belongs to others: delete its parent folder and make the fragments again."
+                f"{kept.address} does not hold all fragments that touch in {self.fragments.path}. It is incomplete or "
+                f"belongs to others: delete {self.fragments_graph.folder} and run `{self.fragments_graph.command}` "
+                "again."
             ) from error
         save_forest(forest, self.forest_file)

@@ -167,6 +167,11 @@ class Stage(BaseModel):
         _, ny, nx = self.grid
         return Block((z * ny + y) * nx + x, (z, y, x), write.grow(context, context), write)
 
+    def place_of(self, number: int) -> Triple:
+        """The place of a block in the grid, z y x, by its number."""
+        _, ny, nx = self.grid
+        return number // (ny * nx), number // nx % ny, number % nx
+
     @property
     def done_marker(self) -> Path:
         """The file whose presence says that the whole stage is done."""

@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import zarr
 
 ROOM = 2**20
 """Bytes that must be free before a run begins: a byte per block, and logs."""
@@ -56,3 +58,17 @@ def mend_tracking(folder: Path) -> None:
     for chunk in (array / "c").rglob("*"):
         if chunk.is_file() and chunk.stat().st_size != size:
             chunk.unlink()
+
+
+def take_back(folder: Path, places: Iterable[tuple[int, int, int]]) -> None:
+    """Mark blocks as not done.
+
+    Args:
+        folder: What daisy was given as `tracking_path`; may be missing.
+        places: Their places in the grid, z y x.
+    """
+    if not (folder / "done" / "zarr.json").exists():
+        return
+    done = zarr.open_array(folder / "done", mode="r+")
+    for place in places:
+        done[place] = 0

@@ -412,6 +412,7 @@ class Chain:
             filter_fragments=settings.filter_fragments,
             epsilon_agglomerate=settings.epsilon_agglomerate,
             replace_sections=volume.replace_sections,
+            store=self.project.graph_store,
         )
         return self._placed(stage, volume, "fragments")
 
@@ -428,8 +429,9 @@ class Chain:
             context=settings.context,
             affinities=fragments.affinities,
             fragments=fragments.output,
-            fragments_graph=fragments.graph.folder,
+            fragments_graph=fragments.graph_place,
             merge_function=settings.merge_function,
+            store=self.project.graph_store,
         )
         return self._placed(stage, volume, "agglomeration")
 
@@ -455,6 +457,7 @@ class Chain:
             block_shape=self.parameters.fragments.block if written else agglomerate.shape,
             fragments=agglomerate.fragments,
             forest=agglomerate.forest,
+            edges=agglomerate.graph_place,
             threshold=threshold,
             orphans=self.parameters.segmentation.orphans,
             enclosed=self.parameters.segmentation.enclosed,
@@ -504,7 +507,7 @@ class Chain:
         """Score a validation volume at every threshold.
 
         Raises:
-            UserError: Its agglomeration is not done.
+            UserError: Its agglomeration is not done, or edges are not where they should be.
         """
         agglomerate, file = self.agglomerate(volume), self.evaluation_file(volume)
         if agglomerate is None or file is None or not agglomerate.is_done():
@@ -515,7 +518,8 @@ class Chain:
             fragments = agglomerate.fragments.open().read()
             forest = load_forest(agglomerate.forest_file)
             progress(1, 3, "scoring")
-            settings, graph = self.parameters.segmentation, agglomerate.graph
+            settings = self.parameters.segmentation
+            graph = agglomerate.graph_place.open_whole("edges", "outside")
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
             tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, settings.orphans)
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=self.in_xy(volume))

@@ -11,6 +11,7 @@ from neuroloom.cli import run
 from neuroloom.cli.check import check_command
 from neuroloom.cli.crops import crops_command
 from neuroloom.cli.demo import demo_command
+from neuroloom.cli.graph import graph_app
 from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
 from neuroloom.cli.models import models_app
@@ -60,3 +61,4 @@ for _name, _command in (
 ):
     app.command(_name)(_command)
 app.add_typer(models_app, name="models")
+app.add_typer(graph_app, name="graph")

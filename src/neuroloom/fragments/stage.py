@@ -16,13 +16,16 @@ from typing import ClassVar
 import numpy as np
 from funlib.geometry import Roi
 
+from neuroloom.addresses import FILES, scheme_of
 from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.blockwise.tracking import take_back
 from neuroloom.errors import UserError
 from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
 from neuroloom.fragments.watershed import connected, cut
-from neuroloom.graph import GraphFiles, Nodes
+from neuroloom.graph import GraphPlace, GraphStore, Nodes, Run
+from neuroloom.graph.place import run_name
 from neuroloom.volume.masks import read_mask
 
 
@@ -39,9 +42,11 @@ class Fragments(Stage):
         filter_fragments: Drop fragments of a lower mean affinity.
         epsilon_agglomerate: Merge at once while the lowest score is below it.
         replace_sections: Sections of the volume that get no fragments.
+        store: Address of the store that keeps the nodes; see `neuroloom.addresses`.
     """
 
     title: ClassVar[str] = "fragments"
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "store"})
 
     affinities: Source
     mask: Source | None = None
@@ -52,6 +57,7 @@ class Fragments(Stage):
     filter_fragments: float = 0.0
     epsilon_agglomerate: float = 0.0
     replace_sections: tuple[int, ...] = ()
+    store: str = FILES
 
     @property
     def output(self) -> Source:
@@ -59,15 +65,31 @@ class Fragments(Stage):
         return Source(path=str(self.folder / "fragments.zarr"), dataset="fragments", fingerprint=self.fingerprint())
 
     @property
-    def graph(self) -> GraphFiles:
+    def graph_place(self) -> GraphPlace:
+        """Where the fragments' nodes are kept."""
+        run = Run(name=run_name(self.folder), fingerprint=self.fingerprint())
+        if scheme_of(self.store) == "mongodb":  # only there places are in nm
+            volume = self.affinities.open()
+            run = run.model_copy(update={"voxel_size": volume.voxel_size, "offset": volume.offset})
+        return GraphPlace(
+            store=self.store,
+            folder=self.folder,
+            run=run,
+            block_count=self.block_count,
+            command=f"neuroloom fragments {self.folder.parent.name}",
+        )
+
+    @property
+    def graph(self) -> GraphStore:
         """The fragments' nodes."""
-        return GraphFiles(self.folder / "graph")
+        return self.graph_place.open()
 
     def prepare(self) -> None:
         """Make the output array.
 
         Raises:
-            UserError: The affinities are not uint8 with three channels, or of another size than this stage.
+            UserError: The affinities are not uint8 with three channels, or of another size than this stage; or the
+                graph store cannot be used.
         """
         affinities = self.affinities.open()
         if affinities.dtype != np.uint8 or (affinities.channels or 0) < 3:
@@ -81,6 +103,7 @@ class Fragments(Stage):
             )
         if self.mask is not None:
             read_mask(self.mask.open(), affinities, Roi((0, 0, 0), (1, 1, 1)))
+        self.graph.blocks("nodes")  # a store that cannot be used is told now
         make_label_volume(self.output, self, affinities)
 
     def process(self, block: Block) -> None:
@@ -117,3 +140,15 @@ class Fragments(Stage):
                 end=measured.end + begin,
             ),
         )
+
+    def finish(self) -> None:
+        """Make sure that the nodes of all blocks are kept.
+
+        Raises:
+            UserError: Some are not; the same command does them again.
+        """
+        place = self.graph_place
+        missing = place.missing("nodes")
+        if missing:
+            take_back(self.folder / "blocks", map(self.place_of, missing))
+            raise UserError(f"{place.say_missing(missing)} Run `{place.command}` again: it does what is missing.")

@@ -7,10 +7,15 @@ nothing of where it lies:
     write_outside(block_number, outside)                                    likewise
     nodes(), edges()                                                        block by block, always in the same order
 
-`GraphFiles` (the default) keeps them in files and needs no server.
+tables     the rows                              files      Arrow files, the default: no server
+store      the interface                         sqlite     one file, for one machine
+place      where a stage's rows are kept         postgres   PostgreSQL
+copying    from one store to another             mongo      MongoDB, and what speaks its language
 """
 
 from neuroloom.graph.files import GraphFiles
+from neuroloom.graph.place import GraphPlace
+from neuroloom.graph.store import GraphStore, Run
 from neuroloom.graph.tables import Edges, Nodes, Outside
 
-__all__ = ["Edges", "GraphFiles", "Nodes", "Outside"]
+__all__ = ["Edges", "GraphFiles", "GraphPlace", "GraphStore", "Nodes", "Outside", "Run"]

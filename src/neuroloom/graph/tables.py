@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+Kind = Literal["nodes", "edges", "outside"]
+KINDS: tuple[Kind, ...] = ("nodes", "edges", "outside")
+Columns = dict[str, NDArray[Any]]
+"""Equally long columns of numbers by their names: how stores keep rows."""
 
 
 class _Columns:
@@ -78,3 +83,83 @@ class Outside(_Columns):
 
     id: NDArray[np.uint64]
     faces: NDArray[np.int64]
+
+
+AXES = ("z", "y", "x")
+_PLACES = ("centre", "begin", "end")
+_KEYS: dict[Kind, tuple[str, ...]] = {"nodes": ("id",), "edges": ("u", "v"), "outside": ("id",)}
+COLUMNS: dict[Kind, dict[str, np.dtype[Any]]] = {
+    "nodes": {
+        "id": np.dtype(np.uint64),
+        "size": np.dtype(np.int64),
+        "mean_affinity": np.dtype(np.float32),
+        **{f"centre_{axis}": np.dtype(np.float64) for axis in AXES},
+        **{f"{name}_{axis}": np.dtype(np.int64) for name in ("begin", "end") for axis in AXES},
+    },
+    "edges": {
+        "u": np.dtype(np.uint64),
+        "v": np.dtype(np.uint64),
+        "merge_score": np.dtype(np.float32),
+        "contact_area": np.dtype(np.int64),
+        "mean_affinity": np.dtype(np.float32),
+    },
+    "outside": {"id": np.dtype(np.uint64), "faces": np.dtype(np.int64)},
+}
+"""What every store keeps, in this order."""
+
+
+def to_columns(rows: Nodes | Edges | Outside) -> Columns:
+    """Rows as columns of plain numbers, in the order given."""
+    if isinstance(rows, Nodes):
+        columns: Columns = {"id": rows.id, "size": rows.size, "mean_affinity": rows.mean_affinity}
+        for name in _PLACES:
+            columns |= {f"{name}_{axis}": getattr(rows, name)[:, i] for i, axis in enumerate(AXES)}
+        return columns
+    return {field.name: getattr(rows, field.name) for field in fields(rows)}
+
+
+def nodes_of(columns: Columns) -> Nodes:
+    """What `to_columns` was given."""
+    centre, begin, end = (np.stack([columns[f"{name}_{axis}"] for axis in AXES], axis=1) for name in _PLACES)
+    return Nodes(columns["id"], centre, columns["size"], columns["mean_affinity"], begin, end)
+
+
+def edges_of(columns: Columns) -> Edges:
+    """What `to_columns` was given."""
+    return Edges(*(columns[name] for name in COLUMNS["edges"]))
+
+
+def outside_of(columns: Columns) -> Outside:
+    """What `to_columns` was given."""
+    return Outside(*(columns[name] for name in COLUMNS["outside"]))
+
+
+def in_order(kind: Kind, columns: Columns) -> Columns:
+    """The rows of one block in the order in which every store gives them: by id, or by u and v."""
+    first, *others = keys = [columns[name] for name in _KEYS[kind]]
+    rises = first[1:] > first[:-1]
+    for second in others:
+        rises |= (first[1:] == first[:-1]) & (second[1:] >= second[:-1])
+    if rises.all():  # nearly always, and looking takes less time than sorting
+        return columns
+    order = np.lexsort(keys[::-1])
+    return {name: column[order] for name, column in columns.items()}
+
+
+def no_rows(kind: Kind) -> Columns:
+    """Columns of no rows."""
+    return {name: np.empty(0, dtype) for name, dtype in COLUMNS[kind].items()}
+
+
+def signed(columns: Columns) -> Columns:
+    """Ids as databases hold them, in 64 bits with a sign: from 2**63 on they are negative; `unsigned` undoes it."""
+    return {name: c.view(np.int64) if c.dtype == np.uint64 else c for name, c in columns.items()}
+
+
+def unsigned(kind: Kind, columns: Columns) -> Columns:
+    """Columns in their own types, ids as they were before `signed`."""
+    found = {}
+    for name, dtype in COLUMNS[kind].items():
+        column = columns[name]
+        found[name] = column.view(np.uint64) if dtype == np.uint64 else column.astype(dtype, copy=False)
+    return found

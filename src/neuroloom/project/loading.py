@@ -23,6 +23,7 @@ import tomlkit
 from pydantic import ValidationError
 from tomlkit.exceptions import ParseError
 
+from neuroloom.addresses import scheme_of, sqlite_path
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.project.mistakes import Problem, at_line, explain, list_problems
@@ -52,6 +53,14 @@ class Project:
     def locate(self, path: str) -> str:
         """A path of the project file, taken from the project's folder; URLs as they are."""
         return path if "://" in path else str((self.folder / path).resolve())
+
+    @property
+    def graph_store(self) -> str:
+        """The address of the graph store, its file taken from the project's folder."""
+        address = self.parameters.graph.store
+        if scheme_of(address) == "sqlite":
+            return f"sqlite:{(self.folder / sqlite_path(address)).resolve()}"
+        return address
 
     def training_folder(self, setup: str, fingerprint: str) -> Path:
         """Where a network is trained."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from neuroloom.addresses import FILES, check_address
 from neuroloom.project.augmentation import Augmentation
 
 Triple = tuple[int, int, int]
@@ -345,6 +346,21 @@ class Segmentation(Section):
         return tuple(sorted(set(values)))
 
 
+class Graph(Section):
+    """Where fragments and their edges are kept."""
+
+    store: str = Field(
+        FILES,
+        description='"files": beside the results; "sqlite:FILE", "postgresql://HOST/DATABASE" or '
+        '"mongodb://HOST/DATABASE", user and password from the environment (NEUROLOOM_POSTGRES, NEUROLOOM_MONGODB)',
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return check_address(value)
+
+
 class Resources(Section):
     """What this machine gives."""
 
@@ -373,6 +389,7 @@ class Parameters(Section):
     fragments: Fragments = Fragments()
     agglomeration: Agglomeration = Agglomeration()
     segmentation: Segmentation = Segmentation()
+    graph: Graph = Graph()
     resources: Resources = Resources()
 
 

@@ -1,6 +1,6 @@
 """The stage merge forest -> lookup tables -> segmentation: cut once per threshold, relabel for the chosen one.
 
-The forest lies beside the graph it was made of, from which it is known what touches what.
+What touches what is known from the graph that the forest was made of.
 
     block    segmentation  ->  s1  ->  s2        a block also writes its part of the smaller copies, as long as that
     finish                               ->  s3  is whole and not tiny; the rest, a small part, is written at the end
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from neuroloom.agglomeration.forest import load_forest
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.files import explain_os_errors
-from neuroloom.graph import GraphFiles
+from neuroloom.graph import GraphPlace
 from neuroloom.segmentation.enclosed import contacts, lookup_tables
 from neuroloom.segmentation.lookup import has_lookup, lookup_name, map_lookup, relabel, save_lookup
 from neuroloom.segmentation.mapped import mapped
@@ -41,6 +41,7 @@ class Segment(Stage):
     Attributes:
         fragments: `(z, y, x) uint64`, made by `Fragments`.
         forest: The merge forest, as `Agglomerate.forest` gives it.
+        edges: Where the edges are kept that the forest was made of, `Agglomerate.graph_place`.
         threshold: Of the segmentation; edges with a score up to it are merged.
         thresholds: Further thresholds to write lookup tables for.
         orphans: Voxels below which a segment merges above the threshold; 0 merges none.
@@ -50,9 +51,11 @@ class Segment(Stage):
 
     title: ClassVar[str] = "segmentation"
     version: ClassVar[int] = 2
+    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "edges"})
 
     fragments: Source
     forest: Source
+    edges: GraphPlace
     threshold: float
     thresholds: tuple[float, ...] = ()
     orphans: int = 0
@@ -78,12 +81,16 @@ class Segment(Stage):
         return mapped(self.fragments.open(), map_lookup(self.folder, self.threshold))
 
     def prepare(self) -> None:
-        """Write the lookup tables and make the output arrays."""
+        """Write the lookup tables and make the output arrays.
+
+        Raises:
+            UserError: Edges are not where they should be.
+        """
         wanted = sorted({self.threshold, *self.thresholds})
         missing = [threshold for threshold in wanted if not has_lookup(self.folder, threshold)]
         if missing:
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
-            graph = GraphFiles(Path(self.forest.path) / "graph")
+            graph = self.edges.open_whole("edges", "outside")
             touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
             tables = lookup_tables(forest, missing, touching, self.enclosed, self.orphans)
             for threshold, table in tables.items():
