@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration import save_forest, spanning_forest
 from neuroloom.blockwise import Source, run_stage
+from neuroloom.graph import GraphPlace, Run
 from neuroloom.segmentation import pyramid
 from neuroloom.segmentation import stage as stage_module
 from neuroloom.segmentation.pyramid import WHOLE, levels, majority
@@ -104,6 +105,7 @@ def made(
         block_shape=block_shape,
         fragments=Source(path=str(folder / "in.zarr"), dataset="fragments", fingerprint="f"),
         forest=Source(path=str(folder), dataset="forest.arrow", fingerprint="f"),
+        edges=GraphPlace(folder=folder, run=Run(name="none", fingerprint="f"), block_count=0, command=""),
         threshold=0.3,
     )
 
