@@ -14,6 +14,7 @@ from neuroloom.agglomeration import merge_scores, spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.fragments.labels import compact
 from neuroloom.segmentation import Contacts, absorb_enclosed, contacts, lookup_table, lookup_tables, relabel
+from neuroloom.segmentation.enclosed import contacts_between_segments
 
 OUTSIDE = 0
 
@@ -185,3 +186,31 @@ def test_tables_of_thresholds_are_each_cut_and_then_absorbed() -> None:
         for threshold in (0.3, 0.5):
             cut = lookup_table(forest, threshold, orphans)
             np.testing.assert_array_equal(tables[threshold], absorb_enclosed(cut, around, 0.8))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    regions=st.integers(1, 60),
+    blocks=st.integers(1, 5),
+    at_once=st.sampled_from([1, 20, 10**6]),
+    orphans=st.sampled_from([0, 12]),
+    seed=st.integers(0, 999),
+)
+def test_contacts_between_segments_give_the_same_tables(
+    shape: tuple[int, int, int], regions: int, blocks: int, at_once: int, orphans: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    fragments = random.integers(0, regions + 1, shape).astype(np.uint64) * np.uint64(10**10)
+    edges = merge_scores(random.integers(0, 256, (3, *shape)).astype(np.uint8), fragments, "hist_quant_50")
+    outside = outside_faces(*compact(fragments), ((False, False),) * 3)
+    ids, sizes = np.unique(fragments[fragments > 0], return_counts=True)
+    forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
+    parts = [edges.select(chosen) for chosen in np.array_split(random.permutation(len(edges)), blocks)]
+    found = contacts_between_segments(forest, 0.3, iter(parts), outside, at_once)
+    assert len(found.u) <= len(edges)
+    thresholds = (0.3, 0.5, 0.9)
+    expected = lookup_tables(forest, thresholds, contacts(ids, edges, outside), 0.6, orphans)
+    tables = lookup_tables(forest, thresholds, found, 0.6, orphans)
+    for threshold in thresholds:
+        np.testing.assert_array_equal(tables[threshold], expected[threshold])

@@ -19,8 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import Forest
+from neuroloom.fragments.ranges import Ranges
 from neuroloom.graph.tables import Edges, Outside
 from neuroloom.segmentation.lookup import lookup_table
+
+AT_ONCE = 1 << 22
+"""Pairs that wait until they are put together."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,48 @@ def contacts(nodes: NDArray[np.uint64], edges: Edges, outside: Outside) -> Conta
     faces = np.zeros(len(nodes), dtype=np.int64)
     faces[np.searchsorted(nodes, outside.id)] = outside.faces
     return Contacts(np.searchsorted(nodes, edges.u), np.searchsorted(nodes, edges.v), edges.contact_area, faces)
+
+
+def contacts_between_segments(
+    forest: Forest, threshold: float, edges: Iterable[Edges], outside: Outside, at_once: int = AT_ONCE
+) -> Contacts:
+    """Contacts as far as they count above a threshold, from edges that come block by block.
+
+    Pairs within a segment are dropped, those between two segments are put together: fragments of a segment stay
+    together at all higher thresholds, so that any one of them stands for all. Tables come out the same.
+
+    Args:
+        forest: The merge forest.
+        threshold: The lowest at which it will be cut.
+        edges: Of all blocks, in any order.
+        outside: Of all blocks.
+        at_once: Pairs that are waited for before they are put together.
+    """
+    ranges = Ranges.of(forest.nodes)
+    segment = ranges.find(lookup_table(forest, threshold)[1])
+    faces = np.zeros(len(forest.nodes), dtype=np.int64)
+    faces[ranges.find(outside.id)] = outside.faces
+    parts = [np.empty((3, 0), dtype=np.int64)]
+    waiting = 0
+    for block in edges:
+        u, v = segment[ranges.find(block.u)], segment[ranges.find(block.v)]
+        between = u != v
+        low, high = np.minimum(u, v)[between], np.maximum(u, v)[between]
+        parts.append(np.stack([low, high, block.contact_area[between]]))
+        waiting += parts[-1].shape[1]
+        if waiting >= at_once:
+            parts, waiting = [_put_together(parts, len(faces))], 0
+    u, v, area = _put_together(parts, len(faces))
+    return Contacts(u, v, area, faces)
+
+
+def _put_together(parts: list[NDArray[np.int64]], count: int) -> NDArray[np.int64]:
+    """Rows u, v, area of all parts, each pair once."""
+    u, v, area = np.concatenate(parts, axis=1)
+    pairs, place = np.unique(u * count + v, return_inverse=True)
+    total = np.zeros(len(pairs), dtype=np.int64)
+    np.add.at(total, place, area)
+    return np.stack([pairs // count, pairs % count, total])
 
 
 def lookup_tables(
