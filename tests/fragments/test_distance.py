@@ -47,6 +47,15 @@ def test_distances_beyond_256_voxels_are_kept() -> None:
     assert squared[0, 299, 299] == 2 * 299**2
 
 
+@pytest.mark.parametrize("length", [180, 181, 182, 255, 256])
+def test_where_16_bits_end(length: int) -> None:
+    inside = np.ones((2, 3, length + 1), dtype=bool)
+    inside[:, :, 0] = False
+    squared = squared_distance(inside)
+    np.testing.assert_array_equal(squared[1, 2], np.arange(length + 1) ** 2)
+    assert squared.dtype == (np.uint16 if length < 256 else np.uint32)
+
+
 def test_nothing_to_measure_from() -> None:
     assert np.array_equal(squared_distance(np.ones((2, 3, 4), dtype=bool)), np.ones((2, 3, 4)))
     assert squared_distance(np.ones((0, 3, 4), dtype=bool)).shape == (0, 3, 4)
