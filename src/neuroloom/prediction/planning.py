@@ -47,7 +47,7 @@ AT_ONCE = 2
 SCATTERED = 1.2
 """Bytes that a process holds for every byte of a tile: what is freed lies in pieces. Measured: 1.1 to 1.3."""
 
-LOADED = 0.9e9
+LOADED = 0.8e9
 """Bytes of a worker that has loaded this program and PyTorch, and of what convolutions, reading and writing need."""
 
 
