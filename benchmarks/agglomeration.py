@@ -49,7 +49,7 @@ def run(options: Options) -> list[Result]:
     python = environment("volara", VOLARA)
     what, affinities, _ = predicted(options, 100 if options.quick else 250)
     print(f"{what}, hist_quant_75", flush=True)
-    labels = fragments(affinities)
+    labels = fragments(affinities).astype(np.uint64)
     merge_scores(affinities[:, :40, :40, :40], labels[:40, :40, :40], "hist_quant_75")  # compiled by now
     mine, theirs = alternate(
         timed(lambda: merge_scores(affinities, labels, "hist_quant_75")),

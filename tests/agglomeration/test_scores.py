@@ -19,7 +19,7 @@ from neuroloom.fragments.hierarchy import agglomerate
 def noise(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
     field = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((3, 16, 40, 40)), (0, 1.5, 1.5, 1.5))
     affinities = np.clip(127.5 * (1.2 + field / field.std()), 0, 255).astype(np.uint8)
-    return affinities, fragments(affinities, min_seed_distance=4)
+    return affinities, fragments(affinities, min_seed_distance=4).astype(np.uint64)
 
 
 @pytest.mark.parametrize("function", ["hist_quant_75", "hist_quant_25_initmax", "mean"])

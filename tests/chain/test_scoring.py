@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 from neuroloom.agglomeration.forest import spanning_forest
-from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import merge_scores
 from neuroloom.chain import Chain, open_project, scoring
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_thresholds
-from neuroloom.fragments.labels import compact
 from neuroloom.fragments.watershed import fragments
 from neuroloom.prediction import Predictor
 from neuroloom.project.parameters import Segmentation
-from neuroloom.segmentation import contacts, lookup_tables
+from neuroloom.segmentation import lookup_tables
+from slow_contacts import all_contacts
 from small_project import make_project, neuroloom
 
 pytestmark = pytest.mark.system
@@ -52,7 +51,7 @@ def test_scores_are_those_of_the_chain(predicted: Chain) -> None:
     for function in ("hist_quant_50", "hist_quant_75", "hist_quant_90"):
         edges = merge_scores(affinities, labels, function)
         forest = spanning_forest(*np.unique(labels, return_counts=True), edges.u, edges.v, edges.merge_score)
-        around = contacts(forest.nodes, edges, outside_faces(*compact(labels)))
+        around = all_contacts(labels, edges)
         tables = lookup_tables(forest, Segmentation().thresholds, around, Segmentation().enclosed)
         best[function] = evaluate_thresholds(labels, predicted.truth(predicted.validation_volumes[0]), tables).best
     function = min(best, key=lambda name: best[name].plain.voi_sum)

@@ -125,7 +125,7 @@ def test_histories_are_waterz_s(name: str, seed: int) -> None:
     random = np.random.default_rng(seed)
     field = ndimage.gaussian_filter(random.standard_normal((3, 30, 40, 44)), (0, 1, 1, 1))
     affinities = np.clip(127.5 * (1.2 + field / field.std()), 0, 255).astype(np.uint8)
-    numbers = fragments(affinities, min_seed_distance=3).astype(np.uint32)
+    numbers = fragments(affinities, min_seed_distance=3)
     assert numbers.max() > 500
     for threshold in (0.4, 1.0):
         found = merge_history(find_contacts(affinities, numbers), name, threshold)

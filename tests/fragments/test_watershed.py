@@ -49,7 +49,7 @@ def test_fragments_are_the_reference_s() -> None:
     affinities = noise(seed=1)
     labels = fragments(affinities)
     assert same_partition(labels, reference(affinities.mean(axis=0) > 127.5, 10))
-    assert labels.dtype == np.uint64
+    assert labels.dtype == np.uint32
     assert np.array_equal(np.unique(labels), np.arange(1, labels.max() + 1))
 
 

@@ -14,14 +14,14 @@ from neuroloom.agglomeration import merge_scores, spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.fragments.labels import compact
 from neuroloom.segmentation import Contacts, absorb_enclosed, contacts, lookup_table, lookup_tables, relabel
-from neuroloom.segmentation.enclosed import contacts_between_segments
+from slow_contacts import all_contacts
 
 OUTSIDE = 0
 
 
 def touching(fragments: NDArray[np.uint64]) -> Contacts:
     edges = merge_scores(np.full((3, *fragments.shape), 128, np.uint8), fragments, "mean")
-    return contacts(np.unique(fragments[fragments > 0]), edges, outside_faces(*compact(fragments)))
+    return all_contacts(fragments, edges)
 
 
 def each_its_own(fragments: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -203,14 +203,14 @@ def test_contacts_between_segments_give_the_same_tables(
     random = np.random.default_rng(seed)
     fragments = random.integers(0, regions + 1, shape).astype(np.uint64) * np.uint64(10**10)
     edges = merge_scores(random.integers(0, 256, (3, *shape)).astype(np.uint8), fragments, "hist_quant_50")
-    outside = outside_faces(*compact(fragments), ((False, False),) * 3)
+    outside = outside_faces(*compact(fragments))
     ids, sizes = np.unique(fragments[fragments > 0], return_counts=True)
     forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
     parts = [edges.select(chosen) for chosen in np.array_split(random.permutation(len(edges)), blocks)]
-    found = contacts_between_segments(forest, 0.3, iter(parts), outside, at_once)
+    found = contacts(forest, 0.3, iter(parts), outside, at_once)
     assert len(found.u) <= len(edges)
     thresholds = (0.3, 0.5, 0.9)
-    expected = lookup_tables(forest, thresholds, contacts(ids, edges, outside), 0.6, orphans)
+    expected = lookup_tables(forest, thresholds, all_contacts(fragments, edges), 0.6, orphans)
     tables = lookup_tables(forest, thresholds, found, 0.6, orphans)
     for threshold in thresholds:
         np.testing.assert_array_equal(tables[threshold], expected[threshold])

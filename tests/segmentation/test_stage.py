@@ -15,15 +15,14 @@ from scipy import ndimage
 from benchmarks.postgres import PASSWORD
 from neuroloom.addresses import FILES
 from neuroloom.agglomeration import load_forest, merge_scores
-from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.errors import UserError
-from neuroloom.fragments.labels import compact
 from neuroloom.fragments.stage import Fragments
-from neuroloom.segmentation import absorb_enclosed, contacts, load_lookup, lookup_table, relabel
+from neuroloom.segmentation import absorb_enclosed, load_lookup, lookup_table, relabel
 from neuroloom.segmentation.stage import Segment
 from neuroloom.volume import create_volume
+from slow_contacts import all_contacts
 
 SHAPE = (48, 72, 80)
 Triple = tuple[int, int, int]
@@ -197,7 +196,7 @@ def test_workers_write_the_same_bytes_with_a_database(
 
 
 def test_a_block_that_is_missing_is_named_and_what_makes_it(tmp_path: Path, affinities: Source) -> None:
-    stage = chain(tmp_path / "whole", affinities, (24, 36, 40))
+    stage = chain(tmp_path / "whole", affinities, (24, 36, 40), enclosed=0.6)
     next((tmp_path / "whole/agglomeration/graph/outside").glob("*5.arrow")).unlink()
     again = stage.model_copy(update={"folder": tmp_path / "again"})
     with pytest.raises(UserError, match=r"block 5 of the 8 blocks .*Delete .*agglomeration and run `neuroloom agglom"):
@@ -205,6 +204,7 @@ def test_a_block_that_is_missing_is_named_and_what_makes_it(tmp_path: Path, affi
     elsewhere = stage.edges.model_copy(update={"store": f"sqlite:{tmp_path / 'graph.sqlite'}"})
     with pytest.raises(UserError, match=r"holds none of the 8 blocks .*neuroloom graph copy"):
         again.model_copy(update={"edges": elsewhere}).prepare()
+    again.model_copy(update={"enclosed": 0.0}).prepare()  # what touches what need not be known then
 
 
 def test_tables_are_there_for_all_thresholds(tmp_path: Path, affinities: Source) -> None:
@@ -221,7 +221,7 @@ def test_what_is_enclosed_is_absorbed_whatever_the_blocks(tmp_path: Path, affini
     stage = chain(tmp_path / "b", affinities, (24, 36, 40), shuffled_and_twice, threshold=0.1, enclosed=0.6)
     fragments, before = stage.fragments.open().read(), load_lookup(apart.folder, 0.1)
     edges = merge_scores(affinities.open().read(), fragments, "mean")
-    expected = absorb_enclosed(before, contacts(before[0], edges, outside_faces(*compact(fragments))), 0.6)
+    expected = absorb_enclosed(before, all_contacts(fragments, edges), 0.6)
     assert len(np.unique(expected[1])) < len(np.unique(before[1]))
     np.testing.assert_array_equal(load_lookup(stage.folder, 0.1), expected)
     np.testing.assert_array_equal(stage.output.open().read(), relabel(fragments, expected))

@@ -18,22 +18,20 @@ from typing import ClassVar
 import numpy as np
 from funlib.geometry import Roi
 
-from neuroloom.addresses import FILES
 from neuroloom.agglomeration.forest import save_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import scored
 from neuroloom.agglomeration.streaming import stream_forest
-from neuroloom.blockwise.stage import Block, Source, Stage
-from neuroloom.blockwise.tracking import take_back
+from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import check_merge_function
 from neuroloom.fragments.labels import compact
-from neuroloom.graph import GraphPlace, GraphStore, Run
-from neuroloom.graph.place import run_name
+from neuroloom.graph import GraphPlace, KeepsGraph, Run
+from neuroloom.graph.tables import Kind
 
 
-class Agglomerate(Stage):
+class Agglomerate(KeepsGraph):
     """Score all pairs of touching fragments, and reduce them to the merge forest.
 
     Attributes:
@@ -41,40 +39,24 @@ class Agglomerate(Stage):
         fragments: `(z, y, x) uint64`, made by `Fragments` in blocks of which this stage's are multiples.
         fragments_graph: Where `Fragments` kept their nodes.
         merge_function: How the affinity between two regions is measured.
-        store: Address of the store that keeps the edges; see `neuroloom.addresses`.
     """
 
     title: ClassVar[str] = "agglomeration"
     version: ClassVar[int] = 4
-    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "fragments_graph", "store"})
+    not_fingerprinted: ClassVar[frozenset[str]] = KeepsGraph.not_fingerprinted | {"fragments_graph"}
+    kinds: ClassVar[tuple[Kind, ...]] = ("edges", "outside")
+    command: ClassVar[str] = "agglomerate"
 
     affinities: Source
     fragments: Source
     fragments_graph: GraphPlace
     merge_function: str = "hist_quant_75"
-    store: str = FILES
 
     @property
-    def graph_place(self) -> GraphPlace:
-        """Where the edges are kept."""
-        run = Run(
-            name=run_name(self.folder),
-            fingerprint=self.fingerprint(),
-            fragments=self.fragments_graph.run.name,
-            merge_function=self.merge_function,
-        )
-        return GraphPlace(
-            store=self.store,
-            folder=self.folder,
-            run=run,
-            block_count=self.block_count,
-            command=f"neuroloom agglomerate {self.folder.parent.name}",
-        )
-
-    @property
-    def graph(self) -> GraphStore:
-        """The edges."""
-        return self.graph_place.open()
+    def graph_run(self) -> Run:
+        """What the edges are known as."""
+        of_edges = {"fragments": self.fragments_graph.run.name, "merge_function": self.merge_function}
+        return super().graph_run.model_copy(update=of_edges)
 
     @property
     def forest(self) -> Source:
@@ -139,11 +121,7 @@ class Agglomerate(Stage):
         Raises:
             UserError: Nodes or edges are not where they should be.
         """
-        place = self.graph_place
-        missing = place.missing("edges", "outside")
-        if missing:
-            take_back(self.folder / "blocks", map(self.place_of, missing))
-            raise UserError(f"{place.say_missing(missing)} Run `{place.command}` again: it does what is missing.")
+        super().finish()
         kept = self.fragments_graph.open_whole("nodes")
         try:
             forest = stream_forest(kept.nodes(), self.graph.edges())

@@ -519,8 +519,10 @@ class Chain:
             forest = load_forest(agglomerate.forest_file)
             progress(1, 3, "scoring")
             settings = self.parameters.segmentation
-            graph = agglomerate.graph_place.open_whole("edges", "outside")
-            touching = contacts(forest.nodes, graph.read_edges(), graph.read_outside())
+            touching = None
+            if settings.enclosed > 0:
+                graph = agglomerate.graph_place.open_whole("edges", "outside")
+                touching = contacts(forest, self._scored_thresholds[0], graph.edges(), graph.read_outside())
             tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, settings.orphans)
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=self.in_xy(volume))
             progress(2, 3, "writing")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -27,8 +26,9 @@ from neuroloom.prediction.planning import (
     choose_tile,
     common_factor,
     memory_for_tiles,
+    volume_operations,
 )
-from neuroloom.prediction.tiles import round_up, tiles_of
+from neuroloom.prediction.tiles import round_up
 from neuroloom.project import RawVolume
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
@@ -133,13 +133,18 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
     memory = memory_for_tiles(device, stage.memory_gb)
     tile, needed = _tile_and_memory(chain, stage, stage.block_shape, memory)
     operations = seconds = 0.0
-    cuts = Counter(extent for _, extent in tiles_of(stage.shape, stage.block_shape))
     for networks in chain.members:
-        for cut, number in cuts.items():
-            counts = block_operations(networks, _seen(chain, stage, cut), memory, number_format(precision))
-            operations += stage.mirrors * number * sum(counts)
-            for network, count in zip(networks, counts, strict=True):
-                seconds += stage.mirrors * number * estimates.forward(chain.parameters, network, count)
+        counts = volume_operations(
+            networks,
+            stage.shape,
+            stage.block_shape,
+            memory,
+            number_format(precision),
+            lambda cut: _seen(chain, stage, cut),
+        )
+        operations += stage.mirrors * sum(counts)
+        for network, count in zip(networks, counts, strict=True):
+            seconds += stage.mirrors * estimates.forward(chain.parameters, network, count)
     known = read_calibration(chain)
     if known is not None:
         seconds = operations / known.operations_per_second

@@ -22,7 +22,6 @@ from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_tables, fragment_tables
 from neuroloom.fragments.contacts import find_contacts
-from neuroloom.fragments.labels import unique
 from neuroloom.fragments.watershed import fragments
 from neuroloom.prediction import Predictor, default_block
 from neuroloom.project.parameters import Fragments, Segmentation
@@ -124,24 +123,24 @@ class ChainScorer:
         """For every merge function and threshold, VOI of all voxels, and with the truth eroded by one."""
         affinities = volume.affinities(predictor)
         settings = Fragments()
-        labels = fragments(
+        numbers = fragments(
             affinities,
             in_xy=self.by_section,
             threshold=settings.threshold,
             min_seed_distance=settings.min_seed_distance,
             fill=settings.fill,
-        ).astype(np.uint64)
-        ids = unique(labels)
-        sizes = np.bincount(labels.reshape(-1).view(np.int64))[ids]  # fragments are numbered one after the other
-        tables = fragment_tables(labels, volume.truth, only_xy=self.by_section)
-        numbers = labels.astype(np.uint32)
+        )
+        sizes = np.bincount(numbers.reshape(-1))[1:]
+        ids = np.arange(1, len(sizes) + 1, dtype=np.uint64)
+        tables = fragment_tables(numbers.astype(np.uint64), volume.truth, only_xy=self.by_section)
         outside, found = outside_faces(ids, numbers), find_contacts(affinities, numbers)
+        thresholds = sorted(Segmentation().thresholds)
         result = {}
         for function in MERGE_FUNCTIONS:
             edges = scored(found, ids, function)
             forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
-            touching = contacts(forest.nodes, edges, outside)
-            lookups = lookup_tables(forest, Segmentation().thresholds, touching, Segmentation().enclosed)
+            touching = contacts(forest, thresholds[0], [edges], outside)
+            lookups = lookup_tables(forest, thresholds, touching, Segmentation().enclosed)
             for entry in evaluate_tables(tables, lookups, only_xy=self.by_section).thresholds:
                 eroded = entry.eroded_1.voi_sum if entry.eroded_1 else None
                 result[function, entry.threshold] = entry.plain.voi_sum, eroded

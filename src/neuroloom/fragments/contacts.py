@@ -67,7 +67,13 @@ def _count(place: Any, of_face: Any, grey: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _slot(keys: Any, key: Any) -> Any:
+def pair_key(a: Any, b: Any) -> Any:
+    """Two different regions as one number, whichever comes first; never 0."""
+    return (np.uint64(min(a, b)) << np.uint64(32)) | np.uint64(max(a, b))
+
+
+@numba.njit(cache=True)
+def find_slot(keys: Any, key: Any) -> Any:
     """Where a key lies in a table with open addressing, or the empty place where it belongs."""
     wrap = np.uint64(len(keys) - 1)
     spread = key * np.uint64(0x9E3779B97F4A7C15)
@@ -115,10 +121,10 @@ def _faces(affinities: Any, numbers: Any) -> Any:
                 for i in range(_borders(row, row_before, places)):
                     x = places[i]
                     here, before = row[x], row_before[x]
-                    key = (np.uint64(min(here, before)) << np.uint64(32)) | np.uint64(max(here, before))
+                    key = pair_key(here, before)
                     if key != last:
                         last = key
-                        slot = _slot(table, key)
+                        slot = find_slot(table, key)
                         if table[slot] == 0:
                             if pairs == len(keys):
                                 more_keys = np.empty(2 * len(keys), dtype=np.uint64)
@@ -127,10 +133,10 @@ def _faces(affinities: Any, numbers: Any) -> Any:
                                 table = np.zeros(2 * len(table), dtype=np.uint64)
                                 pair_in = np.zeros(len(table), dtype=np.uint32)
                                 for known in range(pairs):
-                                    moved = _slot(table, keys[known])
+                                    moved = find_slot(table, keys[known])
                                     table[moved] = keys[known]
                                     pair_in[moved] = known
-                                slot = _slot(table, key)
+                                slot = find_slot(table, key)
                             table[slot] = key
                             pair_in[slot] = pairs
                             keys[pairs] = key

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
-from neuroloom.fragments.contacts import GREY, Contacts, find_contacts
+from neuroloom.fragments.contacts import GREY, Contacts, find_contacts, find_slot, pair_key
 
 QUEUE_BINS = 256
 """Scores are sorted into so many queues."""
@@ -122,17 +122,6 @@ def _score(faces: Any, quantile: int) -> Any:
 
 
 @numba.njit(cache=True)
-def _place(keys: Any, key: Any) -> Any:
-    """Where a key lies in a table with open addressing, or the empty place where it belongs."""
-    wrap = np.uint64(len(keys) - 1)
-    spread = key * np.uint64(0x9E3779B97F4A7C15)
-    place = (spread ^ (spread >> np.uint64(32))) & wrap
-    while keys[place] != 0 and keys[place] != key:
-        place = (place + np.uint64(1)) & wrap
-    return place
-
-
-@numba.njit(cache=True)
 def _merge(u: Any, v: Any, faces: Any, quantile: int, threshold: Any) -> Any:
     edges = len(u)
     regions = np.int64(1)
@@ -165,8 +154,9 @@ def _merge(u: Any, v: Any, faces: Any, quantile: int, threshold: Any) -> Any:
             first[end] = used
             degree[end] += 1
             used += 1
-        place = _place(keys, (np.uint64(u[e]) << np.uint64(32)) | np.uint64(v[e]))
-        keys[place] = (np.uint64(u[e]) << np.uint64(32)) | np.uint64(v[e])
+        key = pair_key(u[e], v[e])
+        place = find_slot(keys, key)
+        keys[place] = key
         edge_of[place] = e
         score[e] = _score(faces[e], quantile)
         lowest, queued = _wait(e, score[e], waiting, behind, head, tail, lowest, queued)
@@ -202,8 +192,8 @@ def _merge(u: Any, v: Any, faces: Any, quantile: int, threshold: Any) -> Any:
             if gone[other]:
                 continue
             third = ends[other, 0] if ends[other, 0] != small else ends[other, 1]
-            key = (np.uint64(min(large, third)) << np.uint64(32)) | np.uint64(max(large, third))
-            place = _place(keys, key)
+            key = pair_key(large, third)
+            place = find_slot(keys, key)
             moved = True
             if keys[place] == 0:
                 keys[place], edge_of[place] = key, other
@@ -234,8 +224,8 @@ def _merge(u: Any, v: Any, faces: Any, quantile: int, threshold: Any) -> Any:
                     if old_keys[i] == 0 or gone[old_edges[i]]:
                         continue
                     a, b = ends[old_edges[i]]
-                    if old_keys[i] == (np.uint64(min(a, b)) << np.uint64(32)) | np.uint64(max(a, b)):
-                        again = _place(keys, old_keys[i])
+                    if old_keys[i] == pair_key(a, b):
+                        again = find_slot(keys, old_keys[i])
                         keys[again], edge_of[again] = old_keys[i], old_edges[i]
                         filled += 1
         name[large] = kept_name

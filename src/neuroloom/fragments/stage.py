@@ -16,20 +16,19 @@ from typing import ClassVar
 import numpy as np
 from funlib.geometry import Roi
 
-from neuroloom.addresses import FILES, scheme_of
-from neuroloom.blockwise.stage import Block, Source, Stage
-from neuroloom.blockwise.tracking import take_back
+from neuroloom.addresses import scheme_of
+from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
-from neuroloom.fragments.watershed import connected, cut
-from neuroloom.graph import GraphPlace, GraphStore, Nodes, Run
-from neuroloom.graph.place import run_name
+from neuroloom.fragments.watershed import connected, fragments
+from neuroloom.graph import KeepsGraph, Nodes, Run
+from neuroloom.graph.tables import Kind
 from neuroloom.volume.masks import read_mask
 
 
-class Fragments(Stage):
+class Fragments(KeepsGraph):
     """Cut a volume of affinities into fragments.
 
     Attributes:
@@ -42,11 +41,11 @@ class Fragments(Stage):
         filter_fragments: Drop fragments of a lower mean affinity.
         epsilon_agglomerate: Merge at once while the lowest score is below it.
         replace_sections: Sections of the volume that get no fragments.
-        store: Address of the store that keeps the nodes; see `neuroloom.addresses`.
     """
 
     title: ClassVar[str] = "fragments"
-    not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder", "store"})
+    kinds: ClassVar[tuple[Kind, ...]] = ("nodes",)
+    command: ClassVar[str] = "fragments"
 
     affinities: Source
     mask: Source | None = None
@@ -57,7 +56,6 @@ class Fragments(Stage):
     filter_fragments: float = 0.0
     epsilon_agglomerate: float = 0.0
     replace_sections: tuple[int, ...] = ()
-    store: str = FILES
 
     @property
     def output(self) -> Source:
@@ -65,24 +63,13 @@ class Fragments(Stage):
         return Source(path=str(self.folder / "fragments.zarr"), dataset="fragments", fingerprint=self.fingerprint())
 
     @property
-    def graph_place(self) -> GraphPlace:
-        """Where the fragments' nodes are kept."""
-        run = Run(name=run_name(self.folder), fingerprint=self.fingerprint())
+    def graph_run(self) -> Run:
+        """What the nodes are known as."""
+        run = super().graph_run
         if scheme_of(self.store) == "mongodb":  # only there places are in nm
             volume = self.affinities.open()
             run = run.model_copy(update={"voxel_size": volume.voxel_size, "offset": volume.offset})
-        return GraphPlace(
-            store=self.store,
-            folder=self.folder,
-            run=run,
-            block_count=self.block_count,
-            command=f"neuroloom fragments {self.folder.parent.name}",
-        )
-
-    @property
-    def graph(self) -> GraphStore:
-        """The fragments' nodes."""
-        return self.graph_place.open()
+        return run
 
     def prepare(self) -> None:
         """Make the output array.
@@ -112,7 +99,7 @@ class Fragments(Stage):
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         values = affinities.read(roi.begin, roi.shape)[:3]
         mask = None if self.mask is None else read_mask(self.mask.open(), affinities, roi)
-        labels = cut(
+        labels = fragments(
             values,
             in_xy=self.in_xy,
             threshold=self.threshold,
@@ -140,15 +127,3 @@ class Fragments(Stage):
                 end=measured.end + begin,
             ),
         )
-
-    def finish(self) -> None:
-        """Make sure that the nodes of all blocks are kept.
-
-        Raises:
-            UserError: Some are not; the same command does them again.
-        """
-        place = self.graph_place
-        missing = place.missing("nodes")
-        if missing:
-            take_back(self.folder / "blocks", map(self.place_of, missing))
-            raise UserError(f"{place.say_missing(missing)} Run `{place.command}` again: it does what is missing.")

@@ -35,7 +35,7 @@ def fragments(
     filter_fragments: float = 0.0,
     epsilon_agglomerate: float = 0.0,
     replace_sections: Sequence[int] = (),
-) -> NDArray[np.uint64]:
+) -> NDArray[np.uint32]:
     """Cut a volume of affinities into fragments, each connected across faces.
 
     Args:
@@ -55,33 +55,6 @@ def fragments(
     Raises:
         UserError: The mask does not fit.
     """
-    labels = cut(
-        affinities,
-        in_xy=in_xy,
-        threshold=threshold,
-        min_seed_distance=min_seed_distance,
-        fill=fill,
-        mask=mask,
-        filter_fragments=filter_fragments,
-        epsilon_agglomerate=epsilon_agglomerate,
-        replace_sections=replace_sections,
-    )
-    return connected(labels).astype(np.uint64)
-
-
-def cut(
-    affinities: NDArray[np.uint8],
-    *,
-    in_xy: bool,
-    threshold: float,
-    min_seed_distance: int,
-    fill: bool,
-    mask: NDArray[Any] | None,
-    filter_fragments: float,
-    epsilon_agglomerate: float,
-    replace_sections: Sequence[int],
-) -> NDArray[np.uint32]:
-    """As `fragments`, but labels may have gaps, and pieces that do not hang together."""
     shape = affinities.shape[1:]
     full_mask = None if mask is None else expand_mask(mask, shape)
     if full_mask is not None:
@@ -107,7 +80,7 @@ def cut(
     if epsilon_agglomerate > 0:
         labels = agglomerate(affinities, labels, "hist_quant_25", epsilon_agglomerate)
     labels[[z for z in replace_sections if 0 <= z < shape[0]]] = 0
-    return labels
+    return connected(labels)
 
 
 def watershed(inside: NDArray[np.bool_], min_seed_distance: int) -> NDArray[np.uint32]:

@@ -10,12 +10,14 @@ nothing of where it lies:
 tables     the rows                              files      Arrow files, the default: no server
 store      the interface                         sqlite     one file, for one machine
 place      where a stage's rows are kept         postgres   PostgreSQL
-copying    from one store to another             mongo      MongoDB, and what speaks its language
+keeping    a stage that keeps rows               mongo      MongoDB, and what speaks its language
+copying    from one store to another
 """
 
 from neuroloom.graph.files import GraphFiles
+from neuroloom.graph.keeping import KeepsGraph
 from neuroloom.graph.place import GraphPlace
 from neuroloom.graph.store import GraphStore, Run
 from neuroloom.graph.tables import Edges, Nodes, Outside
 
-__all__ = ["Edges", "GraphFiles", "GraphPlace", "GraphStore", "Nodes", "Outside", "Run"]
+__all__ = ["Edges", "GraphFiles", "GraphPlace", "GraphStore", "KeepsGraph", "Nodes", "Outside", "Run"]

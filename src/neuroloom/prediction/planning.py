@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -112,6 +112,7 @@ def volume_operations(
     block: Triple,
     memory: float = MEMORY,
     dtype: torch.dtype = torch.float32,
+    seen: Callable[[Triple], Triple] = lambda cut: cut,
 ) -> list[int]:
     """Floating-point operations (two for a multiply-add) of predicting a volume once, by network.
 
@@ -121,10 +122,11 @@ def volume_operations(
         block: That of a block; those at the volume's end are cut, but not what networks see around them.
         memory: Bytes for one tile.
         dtype: What networks compute in.
+        seen: Extent of what networks predict for an extent of the volume, where that is not the same.
     """
     counts = [0] * len(networks)
     for cut, number in Counter(extent for _, extent in tiles_of(shape, block)).items():
-        for network, count in enumerate(block_operations(networks, cut, memory, dtype)):
+        for network, count in enumerate(block_operations(networks, seen(cut), memory, dtype)):
             counts[network] += number * count
     return counts
 

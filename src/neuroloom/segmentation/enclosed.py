@@ -44,20 +44,7 @@ class Contacts:
     outside: NDArray[np.int64]
 
 
-def contacts(nodes: NDArray[np.uint64], edges: Edges, outside: Outside) -> Contacts:
-    """Contacts from what blocks have kept.
-
-    Args:
-        nodes: `(n,)`, all fragment ids, ascending.
-        edges: Of all blocks.
-        outside: Of all blocks.
-    """
-    faces = np.zeros(len(nodes), dtype=np.int64)
-    faces[np.searchsorted(nodes, outside.id)] = outside.faces
-    return Contacts(np.searchsorted(nodes, edges.u), np.searchsorted(nodes, edges.v), edges.contact_area, faces)
-
-
-def contacts_between_segments(
+def contacts(
     forest: Forest, threshold: float, edges: Iterable[Edges], outside: Outside, at_once: int = AT_ONCE
 ) -> Contacts:
     """Contacts as far as they count above a threshold, from edges that come block by block.
@@ -100,21 +87,24 @@ def _put_together(parts: list[NDArray[np.int64]], count: int) -> NDArray[np.int6
 
 
 def lookup_tables(
-    forest: Forest, thresholds: Iterable[float], touching: Contacts, share: float, orphans: int = 0
+    forest: Forest, thresholds: Iterable[float], touching: Contacts | None, share: float, orphans: int = 0
 ) -> dict[float, NDArray[np.uint64]]:
     """Which segment each fragment belongs to, for every threshold, with what is enclosed absorbed.
 
     Args:
         forest: The merge forest.
         thresholds: Edges with a score up to it are merged.
-        touching: Contacts of the forest's fragments.
+        touching: Contacts of the forest's fragments; None where nothing is absorbed, since the share is 0.
         share: See `absorb_enclosed`.
         orphans: See `lookup_table`.
 
     Returns:
         `(2, n)` of each threshold: fragments, ascending; and their segments.
     """
-    return {t: absorb_enclosed(lookup_table(forest, t, orphans), touching, share) for t in thresholds}
+    tables = {t: lookup_table(forest, t, orphans) for t in thresholds}
+    if touching is None:
+        return tables
+    return {t: absorb_enclosed(table, touching, share) for t, table in tables.items()}
 
 
 def absorb_enclosed(table: NDArray[np.uint64], touching: Contacts, share: float) -> NDArray[np.uint64]:

@@ -21,7 +21,7 @@ from neuroloom.agglomeration.forest import load_forest
 from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.files import explain_os_errors
 from neuroloom.graph import GraphPlace
-from neuroloom.segmentation.enclosed import contacts_between_segments, lookup_tables
+from neuroloom.segmentation.enclosed import contacts, lookup_tables
 from neuroloom.segmentation.lookup import has_lookup, lookup_name, map_lookup, relabel, save_lookup
 from neuroloom.segmentation.mapped import mapped
 from neuroloom.segmentation.pyramid import Level, levels, majority, ome_metadata
@@ -90,8 +90,10 @@ class Segment(Stage):
         missing = [threshold for threshold in wanted if not has_lookup(self.folder, threshold)]
         if missing:
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
-            graph = self.edges.open_whole("edges", "outside")
-            touching = contacts_between_segments(forest, missing[0], graph.edges(), graph.read_outside())
+            touching = None
+            if self.enclosed > 0:
+                graph = self.edges.open_whole("edges", "outside")
+                touching = contacts(forest, missing[0], graph.edges(), graph.read_outside())
             tables = lookup_tables(forest, missing, touching, self.enclosed, self.orphans)
             for threshold, table in tables.items():
                 save_lookup(table, self.folder, threshold)
