@@ -23,19 +23,16 @@ from benchmarks.affinities import predicted
 from benchmarks.fragments import MIN_SEED_DISTANCE, timed
 from benchmarks.peers import ask, environment
 from benchmarks.results import Disagreement, Result, alternate
+from benchmarks.stages import BLOCK, CONTEXT, FRAGMENTS_CONTEXT, stages
 from benchmarks.volumes import VOXEL_SIZE, Options
 from neuroloom.agglomeration import merge_scores
-from neuroloom.agglomeration.stage import Agglomerate
-from neuroloom.blockwise import Source, Stage, run_stage
+from neuroloom.blockwise import run_stage
 from neuroloom.fragments import fragments
 from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import merge_history
-from neuroloom.fragments.stage import Fragments
-from neuroloom.segmentation.stage import Segment
 from neuroloom.volume import create_volume
 
 VOLARA = ("volara==1.0.5",)
-BLOCK, FRAGMENTS_CONTEXT, CONTEXT = (256, 256, 256), (20, 20, 20), (32, 32, 32)
 
 QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, 75, ScoreValue, 256, false>>"
 
@@ -114,28 +111,8 @@ def whole(folder: Path, affinities: NDArray[np.uint8]) -> dict[str, float]:
     create_volume(folder / "a.zarr", "a", affinities.shape, np.uint8, VOXEL_SIZE, chunks=(64, 64, 64)).write(
         (0, 0, 0), affinities
     )
-    source = Source(path=str(folder / "a.zarr"), dataset="a", fingerprint="benchmark")
-    common: dict[str, Any] = {"shape": size, "block_shape": BLOCK}
-    cut = Fragments(folder=folder / "fragments", affinities=source, context=FRAGMENTS_CONTEXT, **common)
-    scored = Agglomerate(
-        folder=folder / "agglomeration",
-        affinities=source,
-        fragments=cut.output,
-        fragments_graph=cut.graph_place,
-        context=CONTEXT,
-        **common,
-    )
-    segmented = Segment(
-        folder=folder / "segmentation",
-        fragments=cut.output,
-        forest=scored.forest,
-        edges=scored.graph_place,
-        threshold=0.3,
-        **common,
-    )
     used = {}
-    stages: list[Stage] = [cut, scored, segmented]
-    for stage in stages:
+    for stage in stages(folder, (size[0], size[1], size[2]), BLOCK):
         before = cpu_seconds()
         run_stage(stage, 2)
         used[stage.title] = cpu_seconds() - before
