@@ -156,3 +156,16 @@ def test_what_does_not_fit_into_an_ensemble_is_told(project: Path) -> None:
         change(project, {"model": "a.ckpt", "ensemble": [name]})
         with pytest.raises(UserError, match=expected):
             open_project(project)
+
+
+def test_init_takes_volumes_of_their_own_voxels_on_request(project: Path, call: Call, tmp_path: Path) -> None:
+    volumes = ("--from", project / "data" / "train.zarr", "--predict", project / "data" / "long.zarr")
+    code, _, error = call("init", tmp_path / "new", *volumes)
+    assert code == 2
+    assert "if it is only to be segmented, add --resample" in error
+    code, out, error = call("init", tmp_path / "new", *volumes, "--resample")
+    assert code == 0, error
+    assert "volumes to segment that have another one are resampled" in out
+    parameters = open_project(tmp_path / "new").parameters
+    assert parameters.voxel_size == (8.0, 8.0, 8.0)
+    assert parameters.prediction.resample

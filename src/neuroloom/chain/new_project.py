@@ -54,7 +54,8 @@ def propose(
         model: Weights to predict with, or, with volumes to train on, to start training from: a model's name or a
             checkpoint; to predict with, somebody else's network too.
         datasets: Names of "raw", "labels" and "mask" in each container.
-        resample: Whether volumes may have other voxels than the model was trained on, if it only predicts.
+        resample: Whether volumes to segment may have other voxels than those to learn from or than the model was
+            trained on.
 
     Returns:
         Values as they nest in the project file; under "_why", sentences on how they were found.
@@ -65,7 +66,9 @@ def propose(
     """
     validated = {os.path.realpath(path) for path in validate}
     twice = [path for path in predict if os.path.realpath(path) in validated]
-    values = describe_volumes(train, validate, [path for path in predict if path not in twice], folder, datasets)
+    values = describe_volumes(
+        train, validate, [path for path in predict if path not in twice], folder, datasets, resample
+    )
     values["_why"] += [f"{path} is not among those to predict: what validates is segmented anyway" for path in twice]
     shapes = [open_volume(path, datasets["labels"]).shape for path in train]
     if model is not None:
@@ -93,7 +96,7 @@ def _with_model(
     """A project that predicts with given weights, or trains on from them, with what goes well with them."""
     weights = find_weights(model) if shapes else find_given(model)
     if isinstance(weights, ForeignModel):
-        values["prediction"] = {"model": seen_from(folder, model)}
+        values["prediction"] = {"model": seen_from(folder, model), **values.get("prediction", {})}
         _check_voxel_size(model, weights.declaration.voxel_size, values, resample)
         values["_why"].append(f"the network that {model} declares predicts; nothing is trained")
         return values

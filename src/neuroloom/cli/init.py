@@ -32,7 +32,10 @@ def init_command(
         ),
     ] = None,
     resample: Annotated[
-        bool, typer.Option("--resample", help="With --model: volumes may have other voxels than it was trained on.")
+        bool,
+        typer.Option(
+            "--resample", help="Volumes to segment may have other voxels than those to learn from, or than the model."
+        ),
     ] = False,
     raw: Annotated[str, typer.Option(metavar="DATASET", help="name of the image in the volumes")] = DATASETS["raw"],
     labels: Annotated[str, typer.Option(metavar="DATASET", help="name of the labels")] = DATASETS["labels"],
@@ -46,7 +49,7 @@ def init_command(
     if train or validate or predict:
         datasets = {"raw": raw, "labels": labels, "mask": mask}
         values = propose(train or [], validate or [], predict or [], folder, model, datasets, resample)
-    elif model is not None or resample:
+    elif model is not None:
         raise UserError("--model needs volumes: --predict to segment, or --from to train on.")
     make_folder(folder)
     write_text(file, render(values))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroloom.errors import UserError
-from neuroloom.volume.array import DATASETS, Nanometres, Volume, has_dataset, open_volume
+from neuroloom.volume.array import DATASETS, Nanometres, Volume, has_dataset, open_volume, same_voxel_size
 from neuroloom.volume.checking.thickness import measure_thickness
 from neuroloom.volume.regions import regions_of, slabs_of, stored_box
 from neuroloom.volume.remote import is_url
@@ -86,6 +86,7 @@ def describe_volumes(
     predict: Sequence[str | Path],
     folder: str | Path,
     datasets: Mapping[str, str] = DATASETS,
+    resample: bool = False,
 ) -> dict[str, Any]:
     """The parts of a project file that the data decide.
 
@@ -95,17 +96,20 @@ def describe_volumes(
         predict: Containers to segment.
         folder: The project's folder; paths are written as seen from there.
         datasets: Names of "raw", "labels" and "mask" in each.
+        resample: Whether those to segment may have voxels of their own.
 
     Returns:
-        Values as they nest in the project file: `voxel_size`, `volumes`, and, with volumes to train on, their weights
-        and `training.sigma_nm`; under "_why", sentences on how they were found.
+        Values as they nest in the project file: `voxel_size`, `volumes`, with volumes to train on their weights and
+        `training.sigma_nm`, and `prediction.resample` where it is needed; under "_why", sentences on how they were
+        found.
 
     Raises:
         UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels.
     """
     groups = {"train": train, "validate": validate, "predict": predict}
     raw, labels, mask = (datasets[key] for key in ("raw", "labels", "mask"))
-    voxel_size = common_voxel_size([path for paths in groups.values() for path in paths], raw)
+    alike = [*train, *validate] or list(predict[:1]) if resample else [*train, *validate, *predict]
+    voxel_size = common_voxel_size(alike, raw)
     volumes: dict[str, list[dict[str, Any]]] = {}
     names: set[str] = set()
     for kind, paths in groups.items():
@@ -122,6 +126,9 @@ def describe_volumes(
             volumes.setdefault(kind, []).append(entry)
     values: dict[str, Any] = {"voxel_size": list(voxel_size), "volumes": volumes}
     why = [f"voxel size {_text(voxel_size)} nm, as all volumes say"]
+    if any(not same_voxel_size(open_volume(path, raw).voxel_size, voxel_size) for path in predict):
+        values["prediction"] = {"resample": True}
+        why = [f"voxel size {_text(voxel_size)} nm; volumes to segment that have another one are resampled"]
     if train:
         advice = advise(train, raw=raw, labels=labels, mask=mask)
         values["training"] = {"sigma_nm": advice.sigma_nm}
@@ -164,7 +171,7 @@ def common_voxel_size(paths: Sequence[str | Path], raw: str = DATASETS["raw"]) -
         if not np.allclose(size, sizes[0], rtol=1e-3):
             raise UserError(
                 f"{path} has voxels of {_text(size)} nm, but {paths[0]} of {_text(sizes[0])} nm (z, y, x). One network "
-                "sees one voxel size: resample one of them, or make two projects."
+                "sees one voxel size: make two projects, or, if it is only to be segmented, add --resample."
             )
     return sizes[0]
 
