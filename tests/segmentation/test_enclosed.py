@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neuroloom.agglomeration import merge_scores, spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.fragments.labels import compact
-from neuroloom.segmentation import Contacts, absorb_enclosed, contacts, lookup_table, lookup_tables, relabel
+from neuroloom.segmentation import Contacts, SizeRules, absorb_enclosed, contacts, lookup_table, lookup_tables, relabel
 from slow_contacts import all_contacts
 
 OUTSIDE = 0
@@ -181,10 +181,10 @@ def test_tables_of_thresholds_are_each_cut_and_then_absorbed() -> None:
     edges = merge_scores(affinities, fragments, "mean")
     forest = spanning_forest(*np.unique(fragments, return_counts=True), edges.u, edges.v, edges.merge_score)
     around = touching(fragments)
-    for orphans in (0, 12):
-        tables = lookup_tables(forest, (0.3, 0.5), around, 0.8, orphans)
+    for rules in (SizeRules(), SizeRules(orphans=12), SizeRules(large=20, large_threshold=0.2)):
+        tables = lookup_tables(forest, (0.3, 0.5), around, 0.8, rules)
         for threshold in (0.3, 0.5):
-            cut = lookup_table(forest, threshold, orphans)
+            cut = lookup_table(forest, threshold, rules)
             np.testing.assert_array_equal(tables[threshold], absorb_enclosed(cut, around, 0.8))
 
 
@@ -194,11 +194,11 @@ def test_tables_of_thresholds_are_each_cut_and_then_absorbed() -> None:
     regions=st.integers(1, 60),
     blocks=st.integers(1, 5),
     at_once=st.sampled_from([1, 20, 10**6]),
-    orphans=st.sampled_from([0, 12]),
+    rules=st.builds(SizeRules, st.sampled_from([0, 12]), st.sampled_from([0, 12, 40]), st.sampled_from([0.1, 0.4])),
     seed=st.integers(0, 999),
 )
 def test_contacts_between_segments_give_the_same_tables(
-    shape: tuple[int, int, int], regions: int, blocks: int, at_once: int, orphans: int, seed: int
+    shape: tuple[int, int, int], regions: int, blocks: int, at_once: int, rules: SizeRules, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     fragments = random.integers(0, regions + 1, shape).astype(np.uint64) * np.uint64(10**10)
@@ -207,10 +207,10 @@ def test_contacts_between_segments_give_the_same_tables(
     ids, sizes = np.unique(fragments[fragments > 0], return_counts=True)
     forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
     parts = [edges.select(chosen) for chosen in np.array_split(random.permutation(len(edges)), blocks)]
-    found = contacts(forest, 0.3, iter(parts), outside, at_once)
+    found = contacts(forest, 0.3, iter(parts), outside, rules, at_once)
     assert len(found.u) <= len(edges)
     thresholds = (0.3, 0.5, 0.9)
-    expected = lookup_tables(forest, thresholds, all_contacts(fragments, edges), 0.6, orphans)
-    tables = lookup_tables(forest, thresholds, found, 0.6, orphans)
+    expected = lookup_tables(forest, thresholds, all_contacts(fragments, edges), 0.6, rules)
+    tables = lookup_tables(forest, thresholds, found, 0.6, rules)
     for threshold in thresholds:
         np.testing.assert_array_equal(tables[threshold], expected[threshold])

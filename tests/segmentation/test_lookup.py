@@ -14,7 +14,15 @@ from pyarrow import ipc
 
 from neuroloom.agglomeration import Forest, spanning_forest
 from neuroloom.errors import UserError
-from neuroloom.segmentation import load_lookup, lookup_name, lookup_table, map_lookup, relabel, save_lookup
+from neuroloom.segmentation import (
+    SizeRules,
+    load_lookup,
+    lookup_name,
+    lookup_table,
+    map_lookup,
+    relabel,
+    save_lookup,
+)
 
 
 def random_forest(count: int, edges: int, seed: int) -> Forest:
@@ -58,11 +66,14 @@ def test_raising_the_threshold_only_merges(forest: Forest, thresholds: list[floa
     edges=st.integers(0, 60),
     threshold=st.sampled_from([0.0, 0.3, 0.6]),
     orphans=st.sampled_from([0, 1, 30, 150, 10**6]),
+    more=st.sampled_from([None, 0, 40, 200]),
+    strict=st.sampled_from([0.0, 0.2, 0.5]),
     seed=st.integers(0, 999),
 )
-def test_orphans_merge_one_after_the_other_by_the_lowest_score_of_all_edges(
-    count: int, edges: int, threshold: float, orphans: int, seed: int
+def test_small_and_large_segments_merge_one_after_the_other_by_the_lowest_score_of_all_edges(
+    count: int, edges: int, threshold: float, orphans: int, more: int | None, strict: float, seed: int
 ) -> None:
+    large = 0 if more is None else orphans + more
     random = np.random.default_rng(seed)
     ids, size = random.permutation(np.arange(1, count + 1)).astype(np.uint64), random.integers(1, 100, count)
     u, v = random.choice(ids, edges), random.choice(ids, edges)
@@ -73,16 +84,23 @@ def test_orphans_merge_one_after_the_other_by_the_lowest_score_of_all_edges(
 
     def merges(a: int, b: int, s: float) -> bool:
         apart = segment_of[a] is not segment_of[b]
-        small = min(sum(voxels[f] for f in segment_of[end]) for end in (a, b)) < orphans
-        return apart and (s <= np.float32(threshold) or small)
+        smaller = min(sum(voxels[f] for f in segment_of[end]) for end in (a, b))
+        if large > 0 and smaller >= large:
+            return apart and s <= np.float32(min(threshold, strict))
+        return apart and (s <= np.float32(threshold) or smaller < orphans)
 
     while left := [e for e in zip(score.tolist(), u.tolist(), v.tolist(), strict=True) if merges(e[1], e[2], e[0])]:
         _, a, b = min(left)
         together = segment_of[a] | segment_of[b]
         for fragment in together:
             segment_of[fragment] = together
-    table = lookup_table(spanning_forest(ids, size, u, v, score), threshold, orphans)
+    table = lookup_table(spanning_forest(ids, size, u, v, score), threshold, SizeRules(orphans, large, strict))
     assert table[1].tolist() == [min(segment_of[fragment]) for fragment in table[0].tolist()]
+
+
+def test_nothing_is_large_and_an_orphan() -> None:
+    with pytest.raises(ValueError, match="segments of 10 voxels would be large, and orphans below 11"):
+        SizeRules(orphans=11, large=10)
 
 
 def test_a_score_equal_to_the_threshold_merges_in_the_scores_precision() -> None:

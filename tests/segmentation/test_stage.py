@@ -19,7 +19,7 @@ from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.errors import UserError
 from neuroloom.fragments.stage import Fragments
-from neuroloom.segmentation import absorb_enclosed, load_lookup, lookup_table, relabel
+from neuroloom.segmentation import SizeRules, absorb_enclosed, load_lookup, lookup_table, relabel
 from neuroloom.segmentation.stage import Segment
 from neuroloom.volume import create_volume
 from slow_contacts import all_contacts
@@ -93,6 +93,8 @@ def chain(
     threshold: float = 0.3,
     enclosed: float = 0.0,
     orphans: int = 0,
+    large: int = 0,
+    large_threshold: float = 0.0,
     store: str = FILES,
 ) -> Segment:
     fragments = Fragments(
@@ -126,6 +128,8 @@ def chain(
         thresholds=(0.2, 0.6),
         enclosed=enclosed,
         orphans=orphans,
+        large=large,
+        large_threshold=large_threshold,
     )
     run(segment)
     return segment
@@ -235,7 +239,18 @@ def test_orphans_merge_whatever_the_blocks(tmp_path: Path, affinities: Source) -
     _, after = np.unique(stage.output.open().read(), return_counts=True)
     assert before.min() < 2000 <= after.min()
     assert len(after) > 2
-    np.testing.assert_array_equal(load_lookup(stage.folder, 0.1), lookup_table(forest, 0.1, 2000))
+    np.testing.assert_array_equal(load_lookup(stage.folder, 0.1), lookup_table(forest, 0.1, SizeRules(orphans=2000)))
+
+
+def test_two_large_segments_merge_up_to_the_stricter_score_only(tmp_path: Path, affinities: Source) -> None:
+    together = chain(tmp_path / "a", affinities, (24, 36, 40), threshold=0.6)
+    stage = chain(
+        tmp_path / "b", affinities, (24, 36, 40), shuffled_and_twice, threshold=0.6, large=3000, large_threshold=0.1
+    )
+    forest = load_forest(Path(stage.forest.path) / stage.forest.dataset)
+    rules = SizeRules(large=3000, large_threshold=0.1)
+    np.testing.assert_array_equal(load_lookup(stage.folder, 0.6), lookup_table(forest, 0.6, rules))
+    assert len(np.unique(stage.output.open().read())) > len(np.unique(together.output.open().read()))
 
 
 def test_a_table_of_other_fragments_is_refused(tmp_path: Path, affinities: Source) -> None:

@@ -7,7 +7,7 @@ its checkpoint, so it is known once training is done; those of everything after 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ from neuroloom.prediction.planning import GRAIN, prediction_workers
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.prediction.tiles import round_up
 from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
-from neuroloom.segmentation import contacts, lookup_tables
+from neuroloom.segmentation import SizeRules, contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
 from neuroloom.training.job import TrainingJob, TrainingVolume
@@ -459,7 +459,7 @@ class Chain:
             forest=agglomerate.forest,
             edges=agglomerate.graph_place,
             threshold=threshold,
-            orphans=self.parameters.segmentation.orphans,
+            **asdict(self._size_rules),
             enclosed=self.parameters.segmentation.enclosed,
             materialize=written,
         )
@@ -482,11 +482,16 @@ class Chain:
             "truth": [_fingerprint(path, name) for name in (volume.labels, volume.mask) if name],
             "not_scored": sorted({*volume.zero_ids, *volume.ignore_ids}),
             "thresholds": self._scored_thresholds,
-            "orphans": self.parameters.segmentation.orphans,
+            **asdict(self._size_rules),
             "enclosed": self.parameters.segmentation.enclosed,
             "version": 2,
         }
         return self.project.evaluation_file(volume.name, hash_json(identity))
+
+    @property
+    def _size_rules(self) -> SizeRules:
+        settings = self.parameters.segmentation
+        return SizeRules(settings.orphans, settings.large, settings.large_threshold or 0.0)
 
     @property
     def _scored_thresholds(self) -> tuple[float, ...]:
@@ -518,12 +523,12 @@ class Chain:
             fragments = agglomerate.fragments.open().read()
             forest = load_forest(agglomerate.forest_file)
             progress(1, 3, "scoring")
-            settings = self.parameters.segmentation
+            settings, rules = self.parameters.segmentation, self._size_rules
             touching = None
             if settings.enclosed > 0:
                 graph = agglomerate.graph_place.open_whole("edges", "outside")
-                touching = contacts(forest, self._scored_thresholds[0], graph.edges(), graph.read_outside())
-            tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, settings.orphans)
+                touching = contacts(forest, self._scored_thresholds[0], graph.edges(), graph.read_outside(), rules)
+            tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, rules)
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=self.in_xy(volume))
             progress(2, 3, "writing")
             write_text(file, evaluation.model_dump_json(indent=1))

@@ -320,6 +320,15 @@ class Segmentation(Section):
         description="voxels; a smaller segment joins the neighbour it would merge with first, above the threshold; "
         "0: none does",
     )
+    large: int = Field(
+        0,
+        ge=0,
+        le=10**15,
+        description="voxels; two segments of at least so many merge only up to `large_threshold`; 0: as all others",
+    )
+    large_threshold: Fraction | None = Field(
+        None, description="stricter merge score, of two segments that are both `large`"
+    )
     enclosed: Fraction = Field(
         0.8,
         description="a segment inside the volume (a mitochondrion) joins the one that has this share of its surface; "
@@ -339,6 +348,17 @@ class Segmentation(Section):
                 "expected 0, or more than 0.5 and up to 1, since half a surface could belong to two segments"
             )
         return value
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Segmentation:
+        if (self.large > 0) != (self.large_threshold is not None):
+            raise ValueError("`large` and `large_threshold` belong together: give both, or leave both out")
+        if 0 < self.large < self.orphans:
+            raise ValueError(
+                f"`large` is {self.large} and `orphans` {self.orphans}: a segment could be both. Make `large` the "
+                "larger of the two"
+            )
+        return self
 
     @field_validator("thresholds")
     @classmethod

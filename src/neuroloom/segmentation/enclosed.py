@@ -13,7 +13,7 @@ two pieces of one organelle that hide each other from the neurite around them go
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from neuroloom.agglomeration.forest import Forest
 from neuroloom.fragments.ranges import Ranges
 from neuroloom.graph.tables import Edges, Outside
-from neuroloom.segmentation.lookup import lookup_table
+from neuroloom.segmentation.lookup import AS_CUT, SizeRules, lookup_table
 
 AT_ONCE = 1 << 22
 """Pairs that wait until they are put together."""
@@ -45,7 +45,12 @@ class Contacts:
 
 
 def contacts(
-    forest: Forest, threshold: float, edges: Iterable[Edges], outside: Outside, at_once: int = AT_ONCE
+    forest: Forest,
+    threshold: float,
+    edges: Iterable[Edges],
+    outside: Outside,
+    rules: SizeRules = AS_CUT,
+    at_once: int = AT_ONCE,
 ) -> Contacts:
     """Contacts as far as they count above a threshold, from edges that come block by block.
 
@@ -57,10 +62,12 @@ def contacts(
         threshold: The lowest at which it will be cut.
         edges: Of all blocks, in any order.
         outside: Of all blocks.
+        rules: By which it will be cut.
         at_once: Pairs that are waited for before they are put together.
     """
     ranges = Ranges.of(forest.nodes)
-    segment = ranges.find(lookup_table(forest, threshold)[1])
+    # no orphans: what one of them merges with depends on the threshold
+    segment = ranges.find(lookup_table(forest, threshold, replace(rules, orphans=0))[1])
     faces = np.zeros(len(forest.nodes), dtype=np.int64)
     faces[ranges.find(outside.id)] = outside.faces
     parts = [np.empty((3, 0), dtype=np.int64)]
@@ -87,7 +94,7 @@ def _put_together(parts: list[NDArray[np.int64]], count: int) -> NDArray[np.int6
 
 
 def lookup_tables(
-    forest: Forest, thresholds: Iterable[float], touching: Contacts | None, share: float, orphans: int = 0
+    forest: Forest, thresholds: Iterable[float], touching: Contacts | None, share: float, rules: SizeRules = AS_CUT
 ) -> dict[float, NDArray[np.uint64]]:
     """Which segment each fragment belongs to, for every threshold, with what is enclosed absorbed.
 
@@ -96,12 +103,12 @@ def lookup_tables(
         thresholds: Edges with a score up to it are merged.
         touching: Contacts of the forest's fragments; None where nothing is absorbed, since the share is 0.
         share: See `absorb_enclosed`.
-        orphans: See `lookup_table`.
+        rules: See `lookup_table`.
 
     Returns:
         `(2, n)` of each threshold: fragments, ascending; and their segments.
     """
-    tables = {t: lookup_table(forest, t, orphans) for t in thresholds}
+    tables = {t: lookup_table(forest, t, rules) for t in thresholds}
     if touching is None:
         return tables
     return {t: absorb_enclosed(table, touching, share) for t, table in tables.items()}

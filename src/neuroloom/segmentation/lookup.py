@@ -5,7 +5,12 @@
 
 A segment is called by the smallest id of its fragments. RAISING the threshold merges more.
 
-What is too small to be a piece of a neurite (an orphan) goes on to merge above the threshold until it is large enough.
+What is too small to be a piece of a neurite (an orphan) goes on to merge above the threshold until it is large enough;
+two segments that are both large, which only a false merge would join this late, stop to merge below it:
+
+    score    0 ------ large_threshold ------ threshold ------ 1
+    joins      all           |   not two large   |   orphans     the edges are taken by ascending score, and sizes are
+                                                                 those of the segments as they are at that moment
 
 A table is written twice: `lut-<threshold>.npz`, the form of the field, and `lut-<threshold>.arrow`, two columns that
 are mapped into memory as they lie on the disk. Of these, a block reads its own rows only, and workers share one copy.
@@ -15,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -34,21 +40,49 @@ COLUMNS = ("fragment", "segment")
 Form = Literal["npz", "arrow"]
 
 
-def lookup_table(forest: Forest, threshold: float, orphans: int = 0) -> NDArray[np.uint64]:
+@dataclass(frozen=True)
+class SizeRules:
+    """How small and large segments merge otherwise than the threshold says.
+
+    Attributes:
+        orphans: Voxels; while a segment has fewer, it goes on to merge above the threshold. 0: none does.
+        large: Voxels; two segments that both have as many merge up to `large_threshold` only. 0: no two are large.
+        large_threshold: Merge score; of no effect where the threshold itself is lower.
+
+    Raises:
+        ValueError: A segment could be an orphan and large at once.
+    """
+
+    orphans: int = 0
+    large: int = 0
+    large_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if 0 < self.large < self.orphans:
+            raise ValueError(f"segments of {self.large} voxels would be large, and orphans below {self.orphans}")
+
+
+AS_CUT = SizeRules()
+"""All segments are as the threshold cuts them."""
+
+
+def lookup_table(forest: Forest, threshold: float, rules: SizeRules = AS_CUT) -> NDArray[np.uint64]:
     """Which segment each fragment belongs to: connected components of the edges with score <= threshold.
 
-    Then, as long as a segment of fewer than `orphans` voxels has an edge left, that of the lowest score of all these
-    merges.
+    Rules are followed edge by edge, lowest score first. The merge forest is enough for it: an edge that is not in it
+    closes a circle of lower ones. If a rule kept two segments of that circle apart, both were large; and so are, at
+    the higher score, the two that the edge joins.
 
     Args:
         forest: The merge forest.
         threshold: Compared in the scores' own precision (float32), so that a score of 0.28 is within 0.28.
-        orphans: In voxels; 0 leaves all segments as the threshold has cut them.
+        rules: For small and for large segments.
 
     Returns:
         `(2, n)`: fragments, ascending; and their segments.
     """
-    smallest = _components(forest.size, forest.u, forest.v, forest.score, np.float32(threshold), orphans)
+    limits = np.float32(threshold), np.float32(rules.large_threshold)
+    smallest = _components(forest.size, forest.u, forest.v, forest.score, *limits, rules.orphans, rules.large)
     return np.stack([forest.nodes, forest.nodes[smallest]])
 
 
@@ -185,12 +219,17 @@ def relabel(
 
 
 @numba.njit(cache=True)
-def _components(node_size: Any, u: Any, v: Any, score: Any, threshold: np.float32, orphans: int) -> Any:
+def _components(
+    node_size: Any, u: Any, v: Any, score: Any, threshold: np.float32, strict: np.float32, orphans: int, large: int
+) -> Any:
     """The smallest node of every node's component; edges come by ascending score."""
     parent, size = np.arange(len(node_size)), node_size.copy()
     for i in range(len(u)):
         a, b = find_root(parent, u[i]), find_root(parent, v[i])
-        if score[i] > threshold and size[a] >= orphans and size[b] >= orphans:
+        smaller = min(size[a], size[b])
+        if score[i] > threshold and smaller >= orphans:
+            continue
+        if large > 0 and score[i] > strict and smaller >= large:
             continue
         # the smaller root stays, so a root is the smallest of its tree
         a, b = min(a, b), max(a, b)

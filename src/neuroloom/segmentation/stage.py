@@ -22,7 +22,7 @@ from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.files import explain_os_errors
 from neuroloom.graph import GraphPlace
 from neuroloom.segmentation.enclosed import contacts, lookup_tables
-from neuroloom.segmentation.lookup import has_lookup, lookup_name, map_lookup, relabel, save_lookup
+from neuroloom.segmentation.lookup import SizeRules, has_lookup, lookup_name, map_lookup, relabel, save_lookup
 from neuroloom.segmentation.mapped import mapped
 from neuroloom.segmentation.pyramid import Level, levels, majority, ome_metadata
 from neuroloom.volume import Volume, create_volume, open_volume
@@ -44,7 +44,9 @@ class Segment(Stage):
         edges: Where the edges are kept that the forest was made of, `Agglomerate.graph_place`.
         threshold: Of the segmentation; edges with a score up to it are merged.
         thresholds: Further thresholds to write lookup tables for.
-        orphans: Voxels below which a segment merges above the threshold; 0 merges none.
+        orphans: Voxels below which a segment merges above the threshold; see `SizeRules`.
+        large: Voxels of a segment that merges with another such one up to `large_threshold` only.
+        large_threshold: Merge score.
         enclosed: Share of its surface by which another one must enclose a segment to absorb it; 0 absorbs none.
         materialize: Whether the segmentation is written; otherwise tables are all there is.
     """
@@ -59,6 +61,8 @@ class Segment(Stage):
     threshold: float
     thresholds: tuple[float, ...] = ()
     orphans: int = 0
+    large: int = 0
+    large_threshold: float = 0.0
     enclosed: float = 0.0
     materialize: bool = True
 
@@ -90,11 +94,12 @@ class Segment(Stage):
         missing = [threshold for threshold in wanted if not has_lookup(self.folder, threshold)]
         if missing:
             forest = load_forest(Path(self.forest.path) / self.forest.dataset)
+            rules = SizeRules(self.orphans, self.large, self.large_threshold)
             touching = None
             if self.enclosed > 0:
                 graph = self.edges.open_whole("edges", "outside")
-                touching = contacts(forest, missing[0], graph.edges(), graph.read_outside())
-            tables = lookup_tables(forest, missing, touching, self.enclosed, self.orphans)
+                touching = contacts(forest, missing[0], graph.edges(), graph.read_outside(), rules)
+            tables = lookup_tables(forest, missing, touching, self.enclosed, rules)
             for threshold, table in tables.items():
                 save_lookup(table, self.folder, threshold)
         if self.materialize:
