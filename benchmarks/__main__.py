@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one benchmark; 0 if both sides agree, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--json", action="store_true", help="as the last line, a JSON list of the results")
+    parser.add_argument("--json", action="store_true", help="as the last line, one JSON object with the results")
     parser.add_argument("--quick", action="store_true", help="small and rough: does it run?")
     parser.add_argument(
         "--data",
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(as_table(results))
     if chosen.json:
-        print(as_json(results))
+        print(as_json(chosen.name, results))
     return 0
 
 

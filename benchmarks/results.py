@@ -71,21 +71,20 @@ def as_table(results: Sequence[Result]) -> str:
     )
 
 
-def as_json(results: Sequence[Result]) -> str:
-    """One line: a list of what, ours, peer, unit, ratio and n."""
-    return json.dumps(
-        [
-            {
-                "what": result.what,
-                "ours": median(result.ours),
-                "peer": median(result.peer),
-                "unit": result.unit,
-                "ratio": result.ratio,
-                "n": min(len(result.ours), len(result.peer)),
-            }
-            for result in results
-        ]
-    )
+def as_json(benchmark: str, results: Sequence[Result]) -> str:
+    """One line: an object with the benchmark's name, and what, ours, peer, unit, ratio and n of each result."""
+    rows = [
+        {
+            "what": result.what,
+            "ours": median(result.ours),
+            "peer": median(result.peer),
+            "unit": result.unit,
+            "ratio": result.ratio,
+            "n": min(len(result.ours), len(result.peer)),
+        }
+        for result in results
+    ]
+    return json.dumps({"benchmark": benchmark, "results": rows})
 
 
 def _count(result: Result) -> str:

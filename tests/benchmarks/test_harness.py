@@ -35,11 +35,14 @@ class TestResults:
         assert head.index("unit") == first.index("s", 10) == second.index("1/s")
 
     def test_json_is_one_line(self) -> None:
-        (line,) = as_json([TIMES, RATES]).splitlines()
-        assert json.loads(line) == [
-            {"what": "faster", "ours": 2.0, "peer": 6.0, "unit": "s", "ratio": 3.0, "n": 3},
-            {"what": "more often", "ours": 6.0, "peer": 2.0, "unit": "1/s", "ratio": 3.0, "n": 1},
-        ]
+        (line,) = as_json("lsd", [TIMES, RATES]).splitlines()
+        assert json.loads(line) == {
+            "benchmark": "lsd",
+            "results": [
+                {"what": "faster", "ours": 2.0, "peer": 6.0, "unit": "s", "ratio": 3.0, "n": 3},
+                {"what": "more often", "ours": 6.0, "peer": 2.0, "unit": "1/s", "ratio": 3.0, "n": 1},
+            ],
+        }
 
     def test_sides_take_turns(self) -> None:
         calls: list[str] = []
@@ -106,7 +109,7 @@ class TestCommand:
         assert command.main(["lsd", "--quick", "--json", "--data", str(tmp_path)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert "made tissue" in lines[0]
-        full, coarse = json.loads(lines[-1])
+        full, coarse = json.loads(lines[-1])["results"]
         assert (full["what"], coarse["what"]) == ("LSD targets, full resolution", "LSD targets, downsample 2")
         assert full["ratio"] == pytest.approx(1000 / full["ours"])
         assert full["n"] == 1
@@ -131,7 +134,7 @@ class TestCommand:
         monkeypatch.setattr(training, "environment", lambda name, requirements: Path("python"))
         monkeypatch.setattr(training, "ask", ask)
         assert command.main(["training", "--quick", "--json", "--data", str(tmp_path)]) == 0
-        rate, busy = json.loads(capsys.readouterr().out.splitlines()[-1])
+        rate, busy = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
         assert rate["ratio"] == pytest.approx(rate["ours"] / 0.1)
         assert busy["peer"] == 50.0
         assert 0 < busy["ours"] <= 100
@@ -164,7 +167,7 @@ class TestCommand:
             assert "of affinities differ by more than two grey values" in printed.err
             return
         assert code == 0
-        rate, share, memory = json.loads(printed.out.splitlines()[-1])
+        rate, share, memory = json.loads(printed.out.splitlines()[-1])["results"]
         assert rate["peer"] == pytest.approx(140**3 / 1000 / 1e6)
         assert rate["ratio"] == pytest.approx(rate["ours"] / rate["peer"])
         assert share["ratio"] > 0
@@ -182,7 +185,7 @@ class TestCommand:
         assert command.main(["fragments", "--quick", "--json", "--data", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
         assert "the same" in printed
-        (result,) = json.loads(printed.splitlines()[-1])
+        (result,) = json.loads(printed.splitlines()[-1])["results"]
         assert result["ratio"] > 1
 
     @pytest.mark.usefixtures("real_looking")
@@ -197,7 +200,7 @@ class TestCommand:
         monkeypatch.setattr(agglomeration, "environment", lambda name, requirements: Path("python"))
         monkeypatch.setattr(agglomeration, "ask", ask)
         assert command.main(["agglomeration", "--quick", "--json", "--data", str(tmp_path)]) == 0
-        scores, everything = json.loads(capsys.readouterr().out.splitlines()[-1])
+        scores, everything = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
         assert scores["what"] == "merge scores"
         assert everything["ratio"] == pytest.approx(1000 / everything["ours"])
 
@@ -206,7 +209,7 @@ class TestCommand:
         assert command.main(["forest", "--quick", "--json"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith("0.008 million fragments in 64 blocks")
-        assert [entry["unit"] for entry in json.loads(lines[-1])] == ["s", "GB", "s", "GB"]
+        assert [entry["unit"] for entry in json.loads(lines[-1])["results"]] == ["s", "GB", "s", "GB"]
 
     def test_segments_of_a_table_are_compared(self) -> None:
         table = np.array([[3, 5, 8, 9], [3, 3, 8, 3]], np.uint64)
@@ -219,4 +222,4 @@ class TestCommand:
         assert command.main(["relabel", "--quick", "--json", "--data", str(tmp_path)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert "made tissue" in lines[0]
-        assert [entry["unit"] for entry in json.loads(lines[-1])] == ["Mvoxel/s"] * 2
+        assert [entry["unit"] for entry in json.loads(lines[-1])["results"]] == ["Mvoxel/s"] * 2
