@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from neuroloom.errors import UserError
 from neuroloom.project import FILE_NAME, Augmentation, Parameters, load_project
+from neuroloom.project.parameters import Segmentation
 from neuroloom.project.template import render
 
 VALUES: dict[str, Any] = {
@@ -97,6 +99,10 @@ def test_a_file_with_examples_only_says_what_is_missing(tmp_path: Path) -> None:
             'store = "postgresql://me:secret@host/db"',
             r"line \d+: `graph.store`: it holds a user or a password, .*; take them out and .* NEUROLOOM_POSTGRES.$",
         ),
+        ("ensemble = []", 'ensemble = "a"', r"`prediction.ensemble` is 'a'; expected a list in \[ \] \(more weights"),
+        ('device = "auto"', 'device = "cpu,,cpu"', r"`resources.device`: a device has no name in 'cpu,,cpu'"),
+        ("# large_threshold =", "large_threshold = 0.1 #", r"`large` and `large_threshold` belong together"),
+        ("large = 0 ", "large = 5 ", r"`large` and `large_threshold` belong together"),
         ("seed = 0", "seed = = 0", r"is no valid TOML: .*line \d+"),
         (
             "kernels = []",
@@ -171,3 +177,8 @@ def test_the_chosen_threshold_is_written_with_why_and_comments_are_kept(tmp_path
     assert changed.choose_threshold(0.3, "again").threshold == 0.3
     by_hand = text.replace('threshold = "auto"', "threshold = 0.5")
     assert load_project(write(tmp_path, by_hand)).threshold == 0.5
+
+
+def test_no_segment_is_large_and_an_orphan() -> None:
+    with pytest.raises(ValidationError, match="`large` is 5 and `orphans` 9"):
+        Segmentation(orphans=9, large=5, large_threshold=0.1)

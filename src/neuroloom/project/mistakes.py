@@ -70,7 +70,7 @@ def _explain(problem: Any, lines: dict[Location, int], model: type[BaseModel]) -
     reason = str(problem["msg"])
     if problem["type"] == "value_error":
         return at_line(lines, location, f"`{name}`: {reason.removeprefix('Value error, ')}.")
-    reason = reason.removeprefix("Input should be ")
+    reason = reason.removeprefix("Input should be ").replace("a valid tuple", "a list in [ ]")
     return at_line(
         lines, location, f"`{name}` is {_short(found)}; expected {reason} ({_description(model, location)})."
     )

@@ -397,6 +397,13 @@ class Resources(Section):
         "most, or most of a GPU's",
     )
 
+    @field_validator("device")
+    @classmethod
+    def _names_devices(cls, value: str) -> str:
+        if not all(name.strip() for name in value.split(",")):
+            raise ValueError(f"a device has no name in {value!r}; leave out the comma that is too many")
+        return value
+
 
 class Parameters(Section):
     """The whole file."""
