@@ -98,6 +98,7 @@ def test_every_touching_pair_belongs_to_one_block_with_its_whole_contact(
     np.testing.assert_array_equal(edges.v, whole.v)
     np.testing.assert_array_equal(edges.contact_area, whole.contact_area)
     np.testing.assert_array_equal(edges.mean_affinity, whole.mean_affinity)
+    np.testing.assert_array_equal(edges.position, whole.position)
     outside, expected = stage.graph.read_outside(), outside_faces(*compact(fragments.output.open().read()))
     outside = outside.select(np.argsort(outside.id))
     np.testing.assert_array_equal(outside.id, expected.id)

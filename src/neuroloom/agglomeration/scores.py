@@ -10,6 +10,7 @@ Funke et al. 2018). A pair that never becomes one has the score NaN. Scores are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -32,7 +33,7 @@ def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], m
             `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
 
     Returns:
-        One row per pair, sorted by u, then v.
+        One row per pair, sorted by u, then v; positions from the array's begin.
 
     Raises:
         UserError: The merge function has no such name.
@@ -41,13 +42,14 @@ def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], m
     return scored(find_contacts(affinities, numbers), ids, merge_function)
 
 
-def scored(touching: Contacts, ids: NDArray[np.uint64], merge_function: str) -> Edges:
+def scored(touching: Contacts, ids: NDArray[np.uint64], merge_function: str, begin: Sequence[int] = (0, 0, 0)) -> Edges:
     """As `merge_scores`, for contacts that are known.
 
     Args:
         touching: All pairs of touching regions 1 … n.
         ids: `(n,)`, what these are called, ascending.
         merge_function: One of `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
+        begin: Where the volume has voxel (0, 0, 0) of the array that contacts were found in.
 
     Raises:
         UserError: The merge function has no such name.
@@ -57,7 +59,10 @@ def scored(touching: Contacts, ids: NDArray[np.uint64], merge_function: str) -> 
     merge = join_times(len(ids), merges.astype(np.int64) - 1, u, v)
     score = np.append(scores, np.float32(np.nan))[merge]
     mean = (touching.total / (255 * touching.area)).astype(np.float32)
-    return Edges(ids[u], ids[v], score, touching.area, mean)
+    # whole numbers until the only division, so that a face's place is the same whichever block has found it
+    halves = 2 * touching.area[:, None]
+    position = ((touching.place + halves * np.array(begin, np.int64)) / halves).astype(np.float32)
+    return Edges(ids[u], ids[v], score, touching.area, mean, position)
 
 
 @numba.njit(cache=True)

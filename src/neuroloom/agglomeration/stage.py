@@ -42,7 +42,7 @@ class Agglomerate(KeepsGraph):
     """
 
     title: ClassVar[str] = "agglomeration"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     not_fingerprinted: ClassVar[frozenset[str]] = KeepsGraph.not_fingerprinted | {"fragments_graph"}
     kinds: ClassVar[tuple[Kind, ...]] = ("edges", "outside")
     command: ClassVar[str] = "agglomerate"
@@ -106,7 +106,7 @@ class Agglomerate(KeepsGraph):
         fragments = self.fragments.open().read(roi.begin, roi.shape)
         affinities = self.affinities.open().read(roi.begin, roi.shape)[:3]
         ids, numbers = compact(fragments)
-        edges = scored(find_contacts(affinities, numbers), ids, self.merge_function)
+        edges = scored(find_contacts(affinities, numbers), ids, self.merge_function, roi.begin)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
         ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
         graph = self.graph
