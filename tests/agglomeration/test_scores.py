@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.agglomeration import merge_scores
-from neuroloom.agglomeration.scores import join_times, scored
+from neuroloom.agglomeration.scores import as_edges, join_times
 from neuroloom.fragments import fragments
 from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import agglomerate
@@ -55,7 +55,12 @@ def test_an_edge_lies_amid_its_faces() -> None:
     np.testing.assert_array_equal(edges.position, np.array([[0.5, 2.5 / 3, 4 / 3]], np.float32))
     assert edges.position.dtype == np.float32
     ids, numbers = compact(labels)
-    moved = scored(find_contacts(np.full((3, *labels.shape), 128, np.uint8), numbers), ids, "mean", (7, 0, 100_000))
+    moved = as_edges(
+        find_contacts(np.full((3, *labels.shape), 128, np.uint8), numbers),
+        np.zeros(1, np.float32),
+        ids,
+        (7, 0, 100_000),
+    )
     np.testing.assert_array_equal(moved.position, np.array([[7.5, 2.5 / 3, 100_000 + 4 / 3]], np.float32))
 
 

@@ -431,6 +431,7 @@ class Chain:
             fragments=fragments.output,
             fragments_graph=fragments.graph_place,
             merge_function=settings.merge_function,
+            long_range=settings.long_range,
             store=self.project.graph_store,
         )
         return self._placed(stage, volume, "agglomeration")

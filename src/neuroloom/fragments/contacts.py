@@ -6,10 +6,14 @@ c c c        a-c two and b-c one (along y).
 
 Voxel k spans [k, k + 1], so a face lies at its later voxel's begin along its axis, and at its middle along the others.
 Places are summed in half voxels: in whole numbers, so that a sum does not depend on the order of its terms.
+
+Affinities may also be of voxels that are farther apart (`add_long_range`). Such a pair of voxels is one more
+observation of the two regions in which they lie, whether these touch or not; it has neither area nor place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +23,19 @@ from numpy.typing import NDArray
 
 GREY = 256
 """Affinities that are told apart."""
+_NEAREST = -np.eye(3, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Contacts:
-    """One row per pair of touching regions, sorted by u, then v.
+    """One row per pair of touching regions, sorted by u, then v; rows of area 0 are of observed pairs that do not.
 
     Attributes:
         u: `(n,)`, the smaller label.
         v: `(n,)`, the larger label.
-        faces: `(n, 256)`, how many faces between them have which affinity, 0 … 255.
+        faces: `(n, 256)`, how many faces between them, or observations, have which affinity, 0 … 255.
         area: `(n,)`, faces between them.
-        total: `(n,)`, sum of their affinities, 255 = 1.
+        total: `(n,)`, sum of the faces' affinities, 255 = 1.
         place: `(n, 3)`, sum of their middles z, y, x, in half voxels.
     """
 
@@ -49,7 +54,7 @@ def find_contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) ->
         affinities: `(3, z, y, x)`, 255 = 1; channel c at v tells of v and its neighbour before along axis c.
         numbers: `(z, y, x)`, regions, 0 = none.
     """
-    keys, of_face, grey, sums = _faces(affinities, numbers)
+    keys, of_face, grey, sums = _faces(affinities, numbers, _NEAREST)
     order = np.argsort(keys)
     row = np.empty(len(keys), dtype=np.uint32)
     row[order] = np.arange(len(keys), dtype=np.uint32)
@@ -57,15 +62,56 @@ def find_contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) ->
     u = (keys >> np.uint64(32)).astype(np.uint32)
     v = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     sums = sums[order]
-    return Contacts(u, v, _count(row, of_face, grey), sums[:, 0].copy(), sums[:, 1].copy(), sums[:, 2:].copy())
+    faces = np.zeros((len(keys), GREY), dtype=np.int32)
+    _count(faces, row, of_face, grey)
+    return Contacts(u, v, faces, sums[:, 0].copy(), sums[:, 1].copy(), sums[:, 2:].copy())
+
+
+def add_long_range(
+    touching: Contacts, affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], offsets: Sequence[Sequence[int]]
+) -> Contacts:
+    """Add what affinities between voxels farther apart say of regions.
+
+    Args:
+        touching: All pairs of regions that touch.
+        affinities: `(c, z, y, x)`, 255 = 1; channel c at v tells of v and v + offsets[c].
+        numbers: `(z, y, x)`, regions, 0 = none.
+        offsets: One per channel, z y x.
+
+    Returns:
+        The same pairs with more observations in `faces`, and a row of area 0 for each other pair that was observed.
+    """
+    # pairs that are met first have the last rows, until all are known
+    keys = (touching.u.astype(np.uint64) << np.uint64(32)) | touching.v
+    faces = touching.faces
+    for channel, offset in enumerate(offsets):
+        met, of_face, grey, _ = _faces(affinities[channel : channel + 1], numbers, np.array([offset], np.int64))
+        order = np.argsort(keys)
+        place = np.searchsorted(keys, met, sorter=order)
+        known = np.zeros(len(met), dtype=np.bool_)
+        inside = place < len(keys)
+        known[inside] = keys[order[place[inside]]] == met[inside]
+        row = np.empty(len(met), dtype=np.uint32)
+        row[known] = order[place[known]]
+        row[~known] = np.arange(len(keys), len(keys) + np.count_nonzero(~known))
+        keys = np.concatenate([keys, met[~known]])
+        faces = np.concatenate([faces, np.zeros((len(keys) - len(faces), GREY), dtype=np.int32)])
+        _count(faces, row, of_face, grey)
+    order = np.argsort(keys)
+    keys = keys[order]
+    u, v = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    more = len(keys) - len(touching.u)
+
+    def sorted_(values: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([values, np.zeros((more, *values.shape[1:]), dtype=np.int64)])[order]
+
+    return Contacts(u, v, faces[order], sorted_(touching.area), sorted_(touching.total), sorted_(touching.place))
 
 
 @numba.njit(cache=True)
-def _count(row: Any, of_face: Any, grey: Any) -> Any:
-    faces = np.zeros((len(row), 256), dtype=np.int32)
+def _count(faces: Any, row: Any, of_face: Any, grey: Any) -> None:
     for i in range(len(of_face)):
         faces[row[of_face[i]], grey[i]] += 1
-    return faces
 
 
 @numba.njit(cache=True)
@@ -86,18 +132,18 @@ def find_slot(keys: Any, key: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _borders(row: Any, before: Any, places: Any) -> Any:
+def _borders(row: Any, other: Any, places: Any) -> Any:
     """Where two rows have different regions; how many places there are. Without a branch: most voxels have none."""
     count = np.int64(0)
     for x in range(len(row)):
         places[count] = x
-        count += np.int64((row[x] != before[x]) & (row[x] != 0) & (before[x] != 0))
+        count += np.int64((row[x] != other[x]) & (row[x] != 0) & (other[x] != 0))
     return count
 
 
 @numba.njit(cache=True)
 def _pair_up(
-    row: Any, before: Any, places: Any, affinities: Any, table: Any, pair_in: Any, keys: Any, pairs: Any, of_face: Any,
+    row: Any, other: Any, places: Any, affinities: Any, table: Any, pair_in: Any, keys: Any, pairs: Any, of_face: Any,
     grey: Any, sums: Any, begin: Any,
 ) -> Any:  # fmt: skip
     """Note the faces of two rows, of which there are as many as places, and add them to their pairs' sums.
@@ -107,7 +153,7 @@ def _pair_up(
     last, pair = np.uint64(0), np.uint32(0)
     for i in range(len(places)):
         x = places[i]
-        key = pair_key(row[x], before[x])
+        key = pair_key(row[x], other[x])
         if key != last:
             last = key
             slot = find_slot(table, key)
@@ -133,10 +179,11 @@ def _longer(values: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _faces(affinities: Any, numbers: Any) -> Any:
+def _faces(affinities: Any, numbers: Any, offsets: Any) -> Any:
     """Pairs as they are met, each as one number; every face's pair and affinity; sums over each pair's faces.
 
-    Sums are of 1, the affinity, and the places z, y, x.
+    Faces are all pairs of voxels that offsets, one per channel, say. Sums are of 1, the affinity, and the places z, y,
+    x in half voxels.
     """
     table, pair_in = np.zeros(4096, dtype=np.uint64), np.zeros(4096, dtype=np.uint32)
     keys, sums = np.zeros(2048, dtype=np.uint64), np.zeros((2048, 5), dtype=np.int64)
@@ -144,10 +191,13 @@ def _faces(affinities: Any, numbers: Any) -> Any:
     pairs, faces = 0, 0
     depth, height, width = numbers.shape
     places = np.empty(width + 1, dtype=np.int64)
-    for axis in range(3):
-        dz, dy, dx = np.int64(axis == 0), np.int64(axis == 1), np.int64(axis == 2)
-        for z in range(dz, depth):
-            for y in range(dy, height):
+    for channel in range(len(offsets)):
+        dz, dy, dx = offsets[channel]
+        first, last = max(0, -dx), width - max(0, dx)
+        if first >= last:
+            continue
+        for z in range(max(0, -dz), depth - max(0, dz)):
+            for y in range(max(0, -dy), height - max(0, dy)):
                 # room for a row
                 while faces + width > len(of_face):
                     of_face, grey = _longer(of_face), _longer(grey)
@@ -158,11 +208,11 @@ def _faces(affinities: Any, numbers: Any) -> Any:
                     for known in range(pairs):
                         slot = find_slot(table, keys[known])
                         table[slot], pair_in[slot] = keys[known], known
-                row, before = numbers[z, y, dx:], numbers[z - dz, y - dy, : width - dx]
-                count = _borders(row, before, places)
+                row, other = numbers[z, y, first:last], numbers[z + dz, y + dy, first + dx : last + dx]
+                count = _borders(row, other, places)
                 pairs = _pair_up(
-                    row, before, places[:count], affinities[axis, z, y, dx:], table, pair_in, keys, pairs,
-                    of_face[faces:], grey[faces:], sums, (2 * z + 1 - dz, 2 * y + 1 - dy, 1 + dx),
+                    row, other, places[:count], affinities[channel, z, y, first:last], table, pair_in, keys, pairs,
+                    of_face[faces:], grey[faces:], sums, (2 * z + 1 + dz, 2 * y + 1 + dy, 2 * first + 1 + dx),
                 )  # fmt: skip
                 faces += count
     return keys[:pairs], of_face[:faces], grey[:faces], sums[:pairs]

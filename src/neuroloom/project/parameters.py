@@ -296,6 +296,11 @@ class Agglomeration(Section):
     """Supervoxels to scored edges."""
 
     merge_function: MergeFunction = Field("hist_quant_75", description="how the score of two fragments is computed")
+    long_range: bool = Field(
+        False,
+        description="affinities of more than one voxel take part as well, those after the first three of "
+        "`training.neighborhood`; `context` must reach as far",
+    )
     block: PositiveTriple = Field((256, 256, 256), description="voxels of one block; multiples of the fragments' block")
     context: Triple = Field((32, 32, 32), description="voxels read around a block")
 
