@@ -21,12 +21,13 @@ from tests.graph_rows import equal
 
 from benchmarks.postgres import PostgresServer
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
+from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
-from neuroloom.agglomeration.scores import hierarchical_scores
+from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, run_stage
 from neuroloom.errors import UserError
-from neuroloom.fragments.contacts import add_long_range, find_contacts
+from neuroloom.fragments.contacts import add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.labels import compact
 from neuroloom.fragments.stage import Fragments
 from neuroloom.graph import Edges
@@ -164,6 +165,37 @@ def test_with_enough_context_long_range_scores_are_those_of_the_whole_volume(tmp
     numbers = compact(ids)[1]
     observed = add_long_range(find_contacts(values[:3], numbers), values[3:], numbers, FAR)
     np.testing.assert_array_equal(whole.merge_score, hierarchical_scores(observed, "hist_quant_75")[observed.area > 0])
+
+
+@pytest.mark.parametrize("long_range", [False, True])
+def test_with_enough_context_a_mutex_watershed_is_that_of_the_whole_volume(tmp_path: Path, long_range: bool) -> None:
+    fragments = make_fragments(tmp_path, (14, 30, 36), (8, 10, 12), far=FAR)
+    settings = {"method": "mutex_watershed", "bias": 0.55, "long_range_bias": 0.6, "long_range": long_range}
+    stage = agglomerate(tmp_path / "a", fragments, (8, 10, 12), (14, 30, 36), **settings)
+    edges = by_pair(stage.graph.read_edges())
+    values, (ids, numbers) = fragments.affinities.open().read(), compact(fragments.output.open().read())
+    touching = find_contacts(values[:3], numbers)
+    far = find_far_pairs(values[3:], numbers, FAR) if long_range else None
+    assert equal(edges, as_edges(touching, mutex_scores(touching, far, 0.55, 0.6), ids))
+    merges = ~np.isnan(edges.merge_score)
+    assert 0 < merges.sum() < len(merges)
+    assert stage.graph_run.merge_function == "mutex_watershed" + "_long_range" * long_range
+    assert len(load_forest(stage.forest_file).u) > 0
+
+
+def test_what_a_method_takes_no_notice_of_is_not_part_of_the_fingerprint(tmp_path: Path, fragments: Fragments) -> None:
+    plain = agglomerate(tmp_path / "a", fragments, fragments.shape)
+
+    def changed(**settings: Any) -> str:
+        return plain.model_copy(update=settings).fingerprint()
+
+    assert changed(bias=0.3, long_range_bias=0.3) == plain.fingerprint()
+    assert len({plain.fingerprint(), changed(long_range=True), changed(method="mutex_watershed")}) == 3
+    mutex = changed(method="mutex_watershed")
+    assert changed(method="mutex_watershed", merge_function="mean", long_range_bias=0.3) == mutex
+    assert changed(method="mutex_watershed", bias=0.3) != mutex
+    far = changed(method="mutex_watershed", long_range=True)
+    assert changed(method="mutex_watershed", long_range=True, long_range_bias=0.3) != far
 
 
 @pytest.mark.parametrize(

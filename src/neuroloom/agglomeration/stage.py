@@ -19,18 +19,20 @@ import numpy as np
 from funlib.geometry import Roi
 
 from neuroloom.agglomeration.forest import save_forest
+from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.streaming import stream_forest
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.affinities import check_affinities, offsets_of
-from neuroloom.fragments.contacts import add_long_range, find_contacts
+from neuroloom.fragments.contacts import add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.hierarchy import check_merge_function
 from neuroloom.fragments.labels import compact
 from neuroloom.graph import GraphPlace, KeepsGraph, Run
 from neuroloom.graph.store import score_name
 from neuroloom.graph.tables import Kind
+from neuroloom.project import AgglomerationMethod
 from neuroloom.volume import Volume
 
 
@@ -41,7 +43,10 @@ class Agglomerate(KeepsGraph):
         affinities: `(3 or more, z, y, x) uint8`.
         fragments: `(z, y, x) uint64`, made by `Fragments` in blocks of which this stage's are multiples.
         fragments_graph: Where `Fragments` kept their nodes.
-        merge_function: How the affinity between two regions is measured.
+        method: How fragments are put together; one of `neuroloom.project.AgglomerationMethod`.
+        merge_function: How the affinity between two regions is measured; hierarchical only.
+        bias: Mean affinity of a contact above which it attracts; not hierarchical.
+        long_range_bias: Likewise of channels after the first three.
         long_range: Whether channels after the first three take part, at the offsets that the affinities' attribute
             `neighborhood` has.
     """
@@ -55,8 +60,19 @@ class Agglomerate(KeepsGraph):
     affinities: Source
     fragments: Source
     fragments_graph: GraphPlace
+    method: AgglomerationMethod = "hierarchical"
     merge_function: str = "hist_quant_75"
+    bias: float = 0.5
+    long_range_bias: float = 0.5
     long_range: bool = False
+
+    def fingerprint(self) -> str:
+        """See `Stage.fingerprint`; what a method takes no notice of does not count."""
+        unused = {"bias", "long_range_bias"} if self.method == "hierarchical" else {"merge_function"}
+        if not self.long_range:
+            unused.add("long_range_bias")
+        plain = {name: type(self).model_fields[name].default for name in unused}
+        return super(Agglomerate, self.model_copy(update=plain)).fingerprint()
 
     @property
     def graph_run(self) -> Run:
@@ -140,9 +156,14 @@ class Agglomerate(KeepsGraph):
         affinities = volume.read(roi.begin, roi.shape)
         ids, numbers = compact(fragments)
         touching = find_contacts(affinities[:3], numbers)
-        if self.long_range:
-            touching = add_long_range(touching, affinities[3:], numbers, offsets_of(volume)[3:])
-        edges = as_edges(touching, hierarchical_scores(touching, self.merge_function), ids, roi.begin)
+        far = (affinities[3:], numbers, offsets_of(volume)[3:]) if self.long_range else None
+        if self.method == "hierarchical":
+            touching = touching if far is None else add_long_range(touching, *far)
+            score = hierarchical_scores(touching, self.merge_function)
+        else:
+            pairs = None if far is None else find_far_pairs(*far)
+            score = mutex_scores(touching, pairs, self.bias, self.long_range_bias)
+        edges = as_edges(touching, score, ids, roi.begin)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
         ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
         graph = self.graph

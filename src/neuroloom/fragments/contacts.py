@@ -108,6 +108,43 @@ def add_long_range(
     return Contacts(u, v, faces[order], sorted_(touching.area), sorted_(touching.total), sorted_(touching.place))
 
 
+@dataclass(frozen=True)
+class FarPairs:
+    """One row per pair of regions that hold two voxels of an affinity, touching or not; sorted by u, then v.
+
+    Attributes:
+        u: `(n,)`, the smaller label.
+        v: `(n,)`, the larger label.
+        count: `(n,)`, such pairs of voxels.
+        total: `(n,)`, sum of their affinities, 255 = 1.
+    """
+
+    u: NDArray[np.uint32]
+    v: NDArray[np.uint32]
+    count: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+
+def find_far_pairs(
+    affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], offsets: Sequence[Sequence[int]]
+) -> FarPairs:
+    """Find what affinities between voxels that are no nearest neighbours are of.
+
+    Args:
+        affinities: `(c, z, y, x)`, 255 = 1; channel c at v tells of v and v + offsets[c].
+        numbers: `(z, y, x)`, regions, 0 = none.
+        offsets: One per channel, z y x.
+    """
+    keys, sums = np.empty(0, dtype=np.uint64), np.empty((0, 2), dtype=np.int64)
+    for channel, offset in enumerate(offsets):
+        met, _, _, more = _faces(affinities[channel : channel + 1], numbers, np.array([offset], np.int64))
+        keys, row = np.unique(np.concatenate([keys, met]), return_inverse=True)
+        terms, sums = np.concatenate([sums, more[:, :2]]), np.zeros((len(keys), 2), dtype=np.int64)
+        np.add.at(sums, row, terms)
+    u, v = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    return FarPairs(u, v, sums[:, 0].copy(), sums[:, 1].copy())
+
+
 @numba.njit(cache=True)
 def _count(faces: Any, row: Any, of_face: Any, grey: Any) -> None:
     for i in range(len(of_face)):

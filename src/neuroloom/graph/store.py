@@ -66,7 +66,9 @@ def score_name(parameters: Mapping[str, Any]) -> str:
     Args:
         parameters: Of the stage, by name.
     """
-    return str(parameters["merge_function"]) + "_long_range" * bool(parameters.get("long_range"))
+    method = parameters.get("method", "hierarchical")
+    name = parameters["merge_function"] if method == "hierarchical" else method
+    return str(name) + "_long_range" * bool(parameters.get("long_range"))
 
 
 class GraphStore(ABC):
