@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tests.graph_rows import equal
 
 from benchmarks.postgres import PostgresServer
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
+from neuroloom.agglomeration.multicut import multicut_scores
 from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
@@ -168,18 +171,21 @@ def test_with_enough_context_long_range_scores_are_those_of_the_whole_volume(tmp
 
 
 @pytest.mark.parametrize("long_range", [False, True])
-def test_with_enough_context_a_mutex_watershed_is_that_of_the_whole_volume(tmp_path: Path, long_range: bool) -> None:
+@pytest.mark.parametrize(("method", "scores"), [("mutex_watershed", mutex_scores), ("multicut", multicut_scores)])
+def test_with_enough_context_partitions_are_those_of_the_whole_volume(
+    tmp_path: Path, method: str, scores: Callable[..., NDArray[np.float32]], long_range: bool
+) -> None:
     fragments = make_fragments(tmp_path, (14, 30, 36), (8, 10, 12), far=FAR)
-    settings = {"method": "mutex_watershed", "bias": 0.55, "long_range_bias": 0.6, "long_range": long_range}
+    settings = {"method": method, "bias": 0.55, "long_range_bias": 0.6, "long_range": long_range}
     stage = agglomerate(tmp_path / "a", fragments, (8, 10, 12), (14, 30, 36), **settings)
     edges = by_pair(stage.graph.read_edges())
     values, (ids, numbers) = fragments.affinities.open().read(), compact(fragments.output.open().read())
     touching = find_contacts(values[:3], numbers)
     far = find_far_pairs(values[3:], numbers, FAR) if long_range else None
-    assert equal(edges, as_edges(touching, mutex_scores(touching, far, 0.55, 0.6), ids))
+    assert equal(edges, as_edges(touching, scores(touching, far, 0.55, 0.6), ids))
     merges = ~np.isnan(edges.merge_score)
     assert 0 < merges.sum() < len(merges)
-    assert stage.graph_run.merge_function == "mutex_watershed" + "_long_range" * long_range
+    assert stage.graph_run.merge_function == method + "_long_range" * long_range
     assert len(load_forest(stage.forest_file).u) > 0
 
 
@@ -196,6 +202,14 @@ def test_what_a_method_takes_no_notice_of_is_not_part_of_the_fingerprint(tmp_pat
     assert changed(method="mutex_watershed", bias=0.3) != mutex
     far = changed(method="mutex_watershed", long_range=True)
     assert changed(method="mutex_watershed", long_range=True, long_range_bias=0.3) != far
+
+
+def test_a_solver_that_is_not_installed_is_told(
+    tmp_path: Path, fragments: Fragments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bioimage_cpp", None)
+    with pytest.raises(UserError, match=r"bioimage-cpp. Install it with: pip install 'neuroloom\[multicut\]'"):
+        agglomerate(tmp_path / "a", fragments, (8, 10, 12), method="multicut")
 
 
 @pytest.mark.parametrize(

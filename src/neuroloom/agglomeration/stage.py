@@ -19,6 +19,7 @@ import numpy as np
 from funlib.geometry import Roi
 
 from neuroloom.agglomeration.forest import save_forest
+from neuroloom.agglomeration.multicut import check_solver, multicut_scores
 from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
@@ -62,7 +63,7 @@ class Agglomerate(KeepsGraph):
     fragments_graph: GraphPlace
     method: AgglomerationMethod = "hierarchical"
     merge_function: str = "hist_quant_75"
-    bias: float = 0.5
+    bias: float = 0.2
     long_range_bias: float = 0.5
     long_range: bool = False
 
@@ -94,11 +95,13 @@ class Agglomerate(KeepsGraph):
         """Check the inputs.
 
         Raises:
-            UserError: Affinities have another type or too few channels, fragments and affinities differ in size, blocks
-                do not fit, there is too little context, nodes of fragments are missing, or the graph store cannot be
-                used.
+            UserError: The solver of multicuts is not installed, affinities have another type or too few channels,
+                fragments and affinities differ in size, blocks do not fit, there is too little context, nodes of
+                fragments are missing, or the graph store cannot be used.
         """
         check_merge_function(self.merge_function)
+        if self.method == "multicut":
+            check_solver()
         fragments, affinities = self.fragments.open(), self.affinities.open()
         for volume in (fragments, affinities):
             if volume.shape != self.shape:
@@ -162,7 +165,8 @@ class Agglomerate(KeepsGraph):
             score = hierarchical_scores(touching, self.merge_function)
         else:
             pairs = None if far is None else find_far_pairs(*far)
-            score = mutex_scores(touching, pairs, self.bias, self.long_range_bias)
+            scores = mutex_scores if self.method == "mutex_watershed" else multicut_scores
+            score = scores(touching, pairs, self.bias, self.long_range_bias)
         edges = as_edges(touching, score, ids, roi.begin)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
         ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]

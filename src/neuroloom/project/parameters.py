@@ -39,7 +39,7 @@ MergeFunction = Literal[
     "mean",
 ]
 
-AgglomerationMethod = Literal["hierarchical", "mutex_watershed"]
+AgglomerationMethod = Literal["hierarchical", "mutex_watershed", "multicut"]
 """How fragments are put together."""
 
 
@@ -301,13 +301,13 @@ class Agglomeration(Section):
     method: AgglomerationMethod = Field(
         "hierarchical",
         description='"hierarchical": what is most alike merges first, up to the threshold; "mutex_watershed": what '
-        "repels each other never merges",
+        'repels each other never merges; "multicut": what costs least in all (pip install neuroloom[multicut])',
     )
     merge_function: MergeFunction = Field(
         "hist_quant_75", description="how the score of two fragments is computed; hierarchical only"
     )
     bias: Fraction = Field(
-        0.5,
+        0.2,
         description="mean affinity of two fragments above which they attract, and below which they repel; not "
         "hierarchical",
     )
