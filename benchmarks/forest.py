@@ -91,9 +91,9 @@ def make_graph(folder: Path, block: int, grid: int) -> tuple[int, int]:
         u = np.concatenate([ids[there] for there in inside])
         v = np.concatenate([lattice_ids(o[there], block, grid) for o, there in zip(others, inside, strict=True)])
         score = random.integers(0, 256, len(u)).astype(np.float32) / np.float32(255)
-        graph.write_edges(
-            number, Edges(np.minimum(u, v), np.maximum(u, v), score, np.ones(len(u), np.int64), 1 - score)
-        )
+        between = np.concatenate([(place + o + 1)[there] / 2 for o, there in zip(AFTER, inside, strict=True)])
+        area, between = np.ones(len(u), np.int64), between.astype(np.float32)
+        graph.write_edges(number, Edges(np.minimum(u, v), np.maximum(u, v), score, area, 1 - score, between))
         edges += len(u)
     return side**3, edges
 

@@ -87,7 +87,10 @@ def measure(
     edges = store.read_edges()
     back = time.perf_counter() - start
     store.close()
-    parts = (getattr(edges, name).tobytes() for name in ("u", "v", "merge_score", "contact_area", "mean_affinity"))
+    parts = (
+        getattr(edges, name).tobytes()
+        for name in ("u", "v", "merge_score", "contact_area", "mean_affinity", "position")
+    )
     return into, back, (len(edges), hash(tuple(hash(part) for part in parts)))
 
 
@@ -98,7 +101,10 @@ def some_edges(seed: int, count: int) -> Edges:
     score = random.random(count, dtype=np.float32)
     score[random.random(count) < 0.01] = np.nan
     steps = np.arange(count, dtype=np.uint64) % np.uint64(997) + np.uint64(1)  # no pair is there twice
-    return Edges(u, u + steps, score, random.integers(1, 500, count), random.random(count, dtype=np.float32))
+    area, mean = random.integers(1, 500, count), random.random(count, dtype=np.float32)
+    place = np.array([seed // 16, seed // 4 % 4, seed % 4]) * 256  # some position in a block of its own
+    position = (place + 256 * random.random((count, 3))).astype(np.float32)
+    return Edges(u, u + steps, score, area, mean, position)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ def some_edges(count: int, seed: int) -> Edges:
         merge_score=score,
         contact_area=random.integers(1, 99, count),
         mean_affinity=random.random(count, dtype=np.float32),
+        position=random.uniform(0, 10_000, (count, 3)).astype(np.float32),
     )
 
 

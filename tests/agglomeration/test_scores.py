@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from neuroloom.agglomeration import merge_scores
-from neuroloom.agglomeration.scores import join_times
+from neuroloom.agglomeration.scores import as_edges, join_times
 from neuroloom.fragments import fragments
 from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import agglomerate
+from neuroloom.fragments.labels import compact
 
 
 def noise(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
@@ -45,6 +46,22 @@ def test_one_row_per_touching_pair_sorted() -> None:
     np.testing.assert_array_equal(edges.v, found.v)
     np.testing.assert_array_equal(edges.contact_area, found.area)
     assert edges.u.dtype == np.uint64
+
+
+def test_an_edge_lies_amid_its_faces() -> None:
+    labels = np.array([[[4, 4, 9], [9, 9, 9]]], dtype=np.uint64)
+    edges = merge_scores(np.full((3, *labels.shape), 128, np.uint8), labels, "mean")
+    # one face along x, at (0.5, 0.5, 2), and two along y, at (0.5, 1, 0.5) and (0.5, 1, 1.5)
+    np.testing.assert_array_equal(edges.position, np.array([[0.5, 2.5 / 3, 4 / 3]], np.float32))
+    assert edges.position.dtype == np.float32
+    ids, numbers = compact(labels)
+    moved = as_edges(
+        find_contacts(np.full((3, *labels.shape), 128, np.uint8), numbers),
+        np.zeros(1, np.float32),
+        ids,
+        (7, 0, 100_000),
+    )
+    np.testing.assert_array_equal(moved.position, np.array([[7.5, 2.5 / 3, 100_000 + 4 / 3]], np.float32))
 
 
 def test_names_of_fragments_do_not_matter() -> None:

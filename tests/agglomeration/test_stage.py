@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
+from tests.graph_rows import equal
 
 from benchmarks.postgres import PostgresServer
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
+from neuroloom.agglomeration.multicut import multicut_scores
+from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
+from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, run_stage
 from neuroloom.errors import UserError
+from neuroloom.fragments.contacts import add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.labels import compact
 from neuroloom.fragments.stage import Fragments
+from neuroloom.graph import Edges
+from neuroloom.project import NEAREST
 from neuroloom.volume import create_volume
 
 Triple = tuple[int, int, int]
 
 
-def make_fragments(folder: Path, shape: Triple, block_shape: Triple, seed: int = 0) -> Fragments:
-    field = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((3, *shape)), (0, 1, 1, 1))
+FAR = ((-3, 0, 0), (0, -3, 0), (0, 2, -3))
+"""Offsets of affinities of more than one voxel."""
+
+
+def make_fragments(
+    folder: Path, shape: Triple, block_shape: Triple, seed: int = 0, far: tuple[Triple, ...] = ()
+) -> Fragments:
+    random = np.random.default_rng(seed).standard_normal((3 + len(far), *shape))
+    field = ndimage.gaussian_filter(random, (0, 1, 1, 1))
     values = np.clip(127.5 * (1.2 + field / field.std()), 0, 255).astype(np.uint8)
-    create_volume(folder / "in.zarr", "affinities", values.shape, "uint8", (8, 8, 8)).write((0, 0, 0), values)
+    attributes = {"neuroloom": {"neighborhood": [list(offset) for offset in (*NEAREST, *far)]}}
+    volume = create_volume(
+        folder / "in.zarr", "affinities", values.shape, "uint8", (8, 8, 8), attributes=attributes, overwrite=True
+    )
+    volume.write((0, 0, 0), values)
     stage = Fragments(
         folder=folder / "fragments",
         shape=shape,
@@ -53,6 +75,7 @@ def agglomerate(
     block_shape: Triple,
     context: Triple = (3, 3, 3),
     order: NDArray[Any] | None = None,
+    **settings: Any,
 ) -> Agglomerate:
     stage = Agglomerate(
         folder=folder,
@@ -62,6 +85,7 @@ def agglomerate(
         affinities=fragments.affinities,
         fragments=fragments.output,
         fragments_graph=fragments.graph_place,
+        **settings,
     )
     stage.prepare()
     blocks = list(stage.blocks())
@@ -98,6 +122,7 @@ def test_every_touching_pair_belongs_to_one_block_with_its_whole_contact(
     np.testing.assert_array_equal(edges.v, whole.v)
     np.testing.assert_array_equal(edges.contact_area, whole.contact_area)
     np.testing.assert_array_equal(edges.mean_affinity, whole.mean_affinity)
+    np.testing.assert_array_equal(edges.position, whole.position)
     outside, expected = stage.graph.read_outside(), outside_faces(*compact(fragments.output.open().read()))
     outside = outside.select(np.argsort(outside.id))
     np.testing.assert_array_equal(outside.id, expected.id)
@@ -122,6 +147,104 @@ def test_with_enough_context_scores_are_those_of_the_whole_volume(tmp_path: Path
     )
     for name in ("nodes", "size", "u", "v", "score"):
         np.testing.assert_array_equal(getattr(forest, name), getattr(expected, name))
+
+
+def by_pair(edges: Edges) -> Edges:
+    return edges.select(np.lexsort((edges.v, edges.u)))
+
+
+def test_with_enough_context_long_range_scores_are_those_of_the_whole_volume(tmp_path: Path) -> None:
+    fragments = make_fragments(tmp_path, (14, 30, 36), (8, 10, 12), far=FAR)
+    blocks, whole, near = (
+        by_pair(agglomerate(tmp_path / name, fragments, block, (14, 30, 36), long_range=far).graph.read_edges())
+        for name, block, far in (("a", (8, 10, 12), True), ("b", (14, 30, 36), True), ("c", (14, 30, 36), False))
+    )
+    assert equal(blocks, whole)
+    # what is kept of each contact is of its faces alone
+    assert equal(replace(whole, merge_score=near.merge_score), near)
+    assert np.mean(whole.merge_score != near.merge_score) > 0.5
+    values, ids = fragments.affinities.open().read(), fragments.output.open().read()
+    assert equal(near, merge_scores(values[:3], ids, "hist_quant_75"))
+    numbers = compact(ids)[1]
+    observed = add_long_range(find_contacts(values[:3], numbers), values[3:], numbers, FAR)
+    np.testing.assert_array_equal(whole.merge_score, hierarchical_scores(observed, "hist_quant_75")[observed.area > 0])
+
+
+@pytest.mark.parametrize("long_range", [False, True])
+@pytest.mark.parametrize(("method", "scores"), [("mutex_watershed", mutex_scores), ("multicut", multicut_scores)])
+def test_with_enough_context_partitions_are_those_of_the_whole_volume(
+    tmp_path: Path, method: str, scores: Callable[..., NDArray[np.float32]], long_range: bool
+) -> None:
+    fragments = make_fragments(tmp_path, (14, 30, 36), (8, 10, 12), far=FAR)
+    settings = {"method": method, "bias": 0.55, "long_range_bias": 0.6, "long_range": long_range}
+    stage = agglomerate(tmp_path / "a", fragments, (8, 10, 12), (14, 30, 36), **settings)
+    edges = by_pair(stage.graph.read_edges())
+    values, (ids, numbers) = fragments.affinities.open().read(), compact(fragments.output.open().read())
+    touching = find_contacts(values[:3], numbers)
+    far = find_far_pairs(values[3:], numbers, FAR) if long_range else None
+    assert equal(edges, as_edges(touching, scores(touching, far, 0.55, 0.6), ids))
+    merges = ~np.isnan(edges.merge_score)
+    assert 0 < merges.sum() < len(merges)
+    assert stage.graph_run.merge_function == method + "_long_range" * long_range
+    assert len(load_forest(stage.forest_file).u) > 0
+
+
+def test_what_a_method_takes_no_notice_of_is_not_part_of_the_fingerprint(tmp_path: Path, fragments: Fragments) -> None:
+    plain = agglomerate(tmp_path / "a", fragments, fragments.shape)
+
+    def changed(**settings: Any) -> str:
+        return plain.model_copy(update=settings).fingerprint()
+
+    assert changed(bias=0.3, long_range_bias=0.3) == plain.fingerprint()
+    assert len({plain.fingerprint(), changed(long_range=True), changed(method="mutex_watershed")}) == 3
+    mutex = changed(method="mutex_watershed")
+    assert changed(method="mutex_watershed", merge_function="mean", long_range_bias=0.3) == mutex
+    assert changed(method="mutex_watershed", bias=0.3) != mutex
+    far = changed(method="mutex_watershed", long_range=True)
+    assert changed(method="mutex_watershed", long_range=True, long_range_bias=0.3) != far
+
+
+def test_a_solver_that_is_not_installed_is_told(
+    tmp_path: Path, fragments: Fragments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bioimage_cpp", None)
+    with pytest.raises(UserError, match=r"bioimage-cpp. Install it with: pip install 'neuroloom\[multicut\]'"):
+        agglomerate(tmp_path / "a", fragments, (8, 10, 12), method="multicut")
+
+
+@pytest.mark.parametrize(
+    ("far", "context", "attributes", "expected"),
+    [
+        ((), (3, 3, 3), None, r"has 3 channels, of nearest neighbours; `agglomeration.long_range` needs more"),
+        (FAR, (3, 2, 3), None, r"reach \[3, 3, 3\] voxels far, but .*\[3, 2, 3\].*at least \[3, 3, 3\]"),
+        (FAR, (3, 3, 3), {}, r"in.zarr/affinities does not say which neighbours"),
+        (FAR, (3, 3, 3), {"neighborhood": [[-1, 0, 0]]}, r"has 6 channels, but .*`neighborhood` has 1 offsets"),
+    ],
+)
+def test_long_range_that_cannot_be_is_told(
+    tmp_path: Path, far: tuple[Triple, ...], context: Triple, attributes: dict[str, Any] | None, expected: str
+) -> None:
+    fragments = make_fragments(tmp_path, (14, 30, 36), (8, 10, 12), far=far)
+    if attributes is not None:
+        zarr.open_array(str(tmp_path / "in.zarr" / "affinities"), mode="r+").attrs["neuroloom"] = attributes
+    with pytest.raises(UserError, match=expected):
+        agglomerate(tmp_path / "a", fragments, (8, 10, 12), context, long_range=True)
+    agglomerate(tmp_path / "b", fragments, (8, 10, 12), context)
+
+
+def test_context_need_not_reach_beyond_the_volume(tmp_path: Path) -> None:
+    fragments = make_fragments(tmp_path, (14, 30, 36), (8, 10, 12), far=FAR)
+    agglomerate(tmp_path / "a", fragments, (14, 10, 36), (0, 3, 0), long_range=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((14, 30, 36), "uint8"), ((1, 14, 30, 36), "uint8"), ((3, 14, 30, 36), "f4")]
+)
+def test_what_are_no_affinities_is_told(tmp_path: Path, fragments: Fragments, shape: Triple, dtype: str) -> None:
+    create_volume(tmp_path / "other.zarr", "affinities", shape, dtype, (8, 8, 8))
+    other = Source(path=str(tmp_path / "other.zarr"), dataset="affinities", fingerprint="b")
+    with pytest.raises(UserError, match=r"other.zarr/affinities is .* channels; expected uint8 .* with at least 3"):
+        agglomerate(tmp_path / "a", fragments.model_copy(update={"affinities": other}), (8, 10, 12))
 
 
 def test_context_brings_scores_near_those_of_the_whole_volume(tmp_path: Path, fragments: Fragments) -> None:

@@ -22,7 +22,7 @@ def some_nodes(ids: NDArray[np.uint64], size: NDArray[np.int64]) -> Nodes:
 
 
 def some_edges(u: NDArray[np.uint64], v: NDArray[np.uint64], score: NDArray[np.float32]) -> Edges:
-    return Edges(u, v, score, np.ones(len(u), np.int64), np.ones(len(u), np.float32))
+    return Edges(u, v, score, np.ones(len(u), np.int64), np.ones(len(u), np.float32), np.zeros((len(u), 3), np.float32))
 
 
 def random_edges(nodes: NDArray[np.uint64], count: int, random: np.random.Generator) -> Edges:

@@ -139,3 +139,14 @@ def test_scores_need_the_whole_graph(tmp_path: Path) -> None:
     file = plain.evaluation_file(volume)
     assert file is not None
     assert file.read_bytes() == before
+
+
+def test_long_range_affinities_take_part_only_where_they_are_learned(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    far = {"training": {**VALUES["training"], "neighborhood": [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-3, 0, 0]]}}
+    asked = {"agglomeration": {**VALUES["agglomeration"], "long_range": True}}
+    write_text(project / FILE_NAME, render({**VALUES, **far, **asked}))
+    open_project(project)
+    write_text(project / FILE_NAME, render({**VALUES, **asked}))
+    with pytest.raises(UserError, match=r"line \d+: `agglomeration.long_range` is true, but `training.neighborhood`"):
+        open_project(project)

@@ -14,10 +14,12 @@ from scipy import ndimage
 
 from neuroloom.errors import UserError
 from neuroloom.fragments import fragments
-from neuroloom.fragments.contacts import find_contacts
+from neuroloom.fragments.contacts import add_long_range, find_contacts
 from neuroloom.fragments.hierarchy import MERGE_FUNCTIONS, agglomerate, merge_history
+from neuroloom.project import NEAREST
 
 History = tuple[NDArray[np.uint32], NDArray[np.float32]]
+Offset = tuple[int, int, int]
 
 
 def by_waterz(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], name: str, threshold: float) -> History:
@@ -40,10 +42,31 @@ def by_waterz(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], name: 
     return merges, np.array([merge["score"] for merge in history], dtype=np.float32)
 
 
-def by_definition(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], name: str, threshold: float) -> History:
-    """With dictionaries: edges wait in queues by score, and what two regions have in common becomes one edge."""
-    found = find_contacts(affinities, numbers)
-    values = [np.repeat(np.arange(256), row).tolist() for row in found.faces]
+def by_definition(
+    affinities: NDArray[np.uint8],
+    numbers: NDArray[np.uint32],
+    name: str,
+    threshold: float,
+    offsets: tuple[Offset, ...] = NEAREST,
+) -> History:
+    """With dictionaries: edges wait in queues by score, and what two regions have in common becomes one edge.
+
+    An edge that no face has made does not wait, and has no part in the order.
+    """
+    observed: dict[tuple[int, int], list[int]] = defaultdict(list)
+    touching = set()
+    for channel, offset in enumerate(offsets):
+        for place in np.ndindex(numbers.shape):
+            other = tuple(p + o for p, o in zip(place, offset, strict=True))
+            if any(not 0 <= o < size for o, size in zip(other, numbers.shape, strict=True)):
+                continue
+            u, v = sorted((int(numbers[place]), int(numbers[other])))
+            if u not in (0, v):
+                observed[u, v].append(int(affinities[channel][place]))
+                if channel < 3:
+                    touching.add((u, v))
+    pairs_ = sorted(observed)
+    values = [observed[pair] for pair in pairs_]
     quantile = name.removeprefix("hist_quant_").removesuffix("_initmax")
     if name.endswith("_initmax"):
         values = [[max(row)] for row in values]
@@ -53,12 +76,14 @@ def by_definition(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], na
             return np.float32(1) - np.float32(sum(row) / (255 * len(row)))
         return np.float32(1 - (sorted(row)[int(quantile) * len(row) // 100] + 0.5) / 256)
 
-    edges = {(int(u), int(v)): e for e, (u, v) in enumerate(zip(found.u, found.v, strict=True))}
+    edges = {pair: e for e, pair in enumerate(pairs_)}
     ends = {e: pair for pair, e in edges.items()}
     scores = [score(row) for row in values]
+    touch = [pair in touching for pair in pairs_]
     queues: dict[int, list[int]] = defaultdict(list)
     for e, value in enumerate(scores):
-        queues[min(255, int(value * 256))].append(e)
+        if touch[e]:
+            queues[min(255, int(value * 256))].append(e)
     gone, stale, merges = set(), set(), []
     while any(queues.values()):
         lowest = min(q for q, waiting in queues.items() if waiting)
@@ -83,6 +108,8 @@ def by_definition(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], na
             if new in edges:
                 ours = edges[new]
                 stays, goes = (ours, other) if scores[other] > scores[ours] else (other, ours)
+                if touch[stays] != touch[goes]:
+                    stays, goes = (ours, other) if touch[ours] else (other, ours)
                 values[stays] += values[goes]
                 gone.add(goes)
                 stale.add(stays)
@@ -117,6 +144,50 @@ def test_histories_are_the_definition(
     affinities = (random.integers(0, grey, (3, *shape)) * (255 // (grey - 1))).astype(np.uint8)
     found = merge_history(find_contacts(affinities, numbers), name, threshold)
     assert_equal(found, by_definition(affinities, numbers, name, threshold))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    name=st.sampled_from(MERGE_FUNCTIONS),
+    shape=st.tuples(*[st.integers(1, 6)] * 3),
+    regions=st.integers(1, 60),
+    offsets=st.lists(st.tuples(*[st.integers(-4, 4)] * 3).filter(any), min_size=1, max_size=3),
+    grey=st.sampled_from([3, 256]),
+    threshold=st.sampled_from([0.3, 1.0]),
+    seed=st.integers(0, 999),
+)
+def test_histories_with_long_range_are_the_definition(
+    name: str,
+    shape: tuple[int, int, int],
+    regions: int,
+    offsets: list[Offset],
+    grey: int,
+    threshold: float,
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    numbers = random.integers(0, regions + 1, shape).astype(np.uint32)
+    values = (random.integers(0, grey, (3 + len(offsets), *shape)) * (255 // (grey - 1))).astype(np.uint8)
+    observed = add_long_range(find_contacts(values[:3], numbers), values[3:], numbers, offsets)
+    found = merge_history(observed, name, threshold)
+    assert_equal(found, by_definition(values, numbers, name, threshold, (*NEAREST, *offsets)))
+
+
+def test_what_does_not_touch_merges_only_when_merges_make_it_touch() -> None:
+    # 1 and 3 do not touch: their affinity, high or low, counts when 1 and 2 have become one
+    numbers = np.array([[[1, 2, 3]]], dtype=np.uint32)
+    affinities = np.zeros((4, 1, 1, 3), dtype=np.uint8)
+    affinities[2, 0, 0] = [0, 204, 51]
+    for far, expected in ((255, [0.2, 1 - (51 + 255) / 2 / 255]), (0, [0.2, 1 - 51 / 2 / 255])):
+        affinities[3] = far
+        observed = add_long_range(find_contacts(affinities[:3], numbers), affinities[3:], numbers, [(0, 0, -2)])
+        merges, scores = merge_history(observed, "mean", 1.0)
+        assert merges.tolist() == [[1, 2], [1, 3]]
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+    apart = np.where(numbers == 2, 0, numbers).astype(np.uint32)
+    observed = add_long_range(find_contacts(affinities[:3], apart), affinities[3:], apart, [(0, 0, -2)])
+    assert observed.area.tolist() == [0]
+    assert len(merge_history(observed, "mean", 1.0)[0]) == 0
 
 
 @pytest.mark.parametrize("name", [name for name in MERGE_FUNCTIONS if name != "mean"])

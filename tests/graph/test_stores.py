@@ -137,7 +137,7 @@ def test_numbers_at_their_limits_come_back(opened: Open) -> None:
     ids = np.array([0, 1, 2**63 - 1, 2**63, 2**63 + 5, 2**64 - 1], np.uint64)
     numbers = np.array([0, 1, 2**40, 2**62, 2**63 - 1, -(2**63)], np.int64)
     scores = np.array([np.nan, np.inf, 0.0, 1e-40, -1.5, 0.1], np.float32)
-    edges = Edges(ids, ids[::-1].copy(), scores, numbers, scores[::-1].copy())
+    edges = Edges(ids, ids[::-1].copy(), scores, numbers, scores[::-1].copy(), np.stack([scores] * 3, axis=1))
     nodes = Nodes(
         ids,
         np.array([[1 / 3, 2**40 + 0.5, 1e-300]] * 6),
@@ -151,7 +151,7 @@ def test_numbers_at_their_limits_come_back(opened: Open) -> None:
     store.write_nodes(0, nodes.select(np.array([3, 1, 5, 0, 2, 4])))
     store = opened()
     found = store.read_edges()
-    for name in ("u", "v", "merge_score", "contact_area", "mean_affinity"):
+    for name in ("u", "v", "merge_score", "contact_area", "mean_affinity", "position"):
         np.testing.assert_array_equal(getattr(found, name), getattr(edges, name))
     again = store.read_nodes()
     np.testing.assert_array_equal(again.id, ids)

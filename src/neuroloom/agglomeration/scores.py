@@ -10,6 +10,7 @@ Funke et al. 2018). A pair that never becomes one has the score NaN. Scores are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -32,32 +33,63 @@ def merge_scores(affinities: NDArray[np.uint8], fragments: NDArray[np.uint64], m
             `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
 
     Returns:
-        One row per pair, sorted by u, then v.
+        One row per pair, sorted by u, then v; positions from the array's begin.
 
     Raises:
         UserError: The merge function has no such name.
     """
     ids, numbers = compact(fragments)
-    return scored(find_contacts(affinities, numbers), ids, merge_function)
+    touching = find_contacts(affinities, numbers)
+    return as_edges(touching, hierarchical_scores(touching, merge_function), ids)
 
 
-def scored(touching: Contacts, ids: NDArray[np.uint64], merge_function: str) -> Edges:
-    """As `merge_scores`, for contacts that are known.
+def hierarchical_scores(touching: Contacts, merge_function: str) -> NDArray[np.float32]:
+    """Scores of pairs of regions.
 
     Args:
-        touching: All pairs of touching regions 1 … n.
-        ids: `(n,)`, what these are called, ascending.
+        touching: All pairs that touch, and any others that were observed.
         merge_function: One of `neuroloom.fragments.hierarchy.MERGE_FUNCTIONS`.
+
+    Returns:
+        One for each row.
 
     Raises:
         UserError: The merge function has no such name.
     """
-    merges, scores = merge_history(touching, merge_function, threshold=1.0)
-    u, v = touching.u.astype(np.int64) - 1, touching.v.astype(np.int64) - 1
-    merge = join_times(len(ids), merges.astype(np.int64) - 1, u, v)
-    score = np.append(scores, np.float32(np.nan))[merge]
-    mean = (touching.total / (255 * touching.area)).astype(np.float32)
-    return Edges(ids[u], ids[v], score, touching.area, mean)
+    return scores_of_merges(*merge_history(touching, merge_function, threshold=1.0), touching)
+
+
+def scores_of_merges(merges: NDArray[Any], scores: NDArray[np.float32], touching: Contacts) -> NDArray[np.float32]:
+    """At which score of a series of merges two regions become one; NaN where they never do.
+
+    Args:
+        merges: `(m, 2)`, a part of each of the two regions that become one, in order.
+        scores: `(m,)`, theirs.
+        touching: The pairs that are asked for.
+    """
+    u, v = touching.u.astype(np.int64), touching.v.astype(np.int64)
+    regions = 1 + max(int(v.max(initial=0)), int(merges.max(initial=0)))
+    return np.append(scores, np.float32(np.nan))[join_times(regions, merges.astype(np.int64), u, v)]
+
+
+def as_edges(
+    touching: Contacts, score: NDArray[np.float32], ids: NDArray[np.uint64], begin: Sequence[int] = (0, 0, 0)
+) -> Edges:
+    """Pairs of touching regions as edges of the graph.
+
+    Args:
+        touching: Pairs of regions 1 … n; those that do not touch are left out.
+        score: One for each.
+        ids: `(n,)`, what regions are called, ascending.
+        begin: Where the volume has voxel (0, 0, 0) of the array that contacts were found in.
+    """
+    rows = np.flatnonzero(touching.area)
+    area, u, v = touching.area[rows], touching.u[rows] - 1, touching.v[rows] - 1
+    mean = (touching.total[rows] / (255 * area)).astype(np.float32)
+    # whole numbers until the only division, so that a face's place is the same whichever block has found it
+    halves = 2 * area[:, None]
+    position = ((touching.place[rows] + halves * np.array(begin, np.int64)) / halves).astype(np.float32)
+    return Edges(ids[u], ids[v], score[rows], area, mean, position)
 
 
 @numba.njit(cache=True)

@@ -19,16 +19,22 @@ import numpy as np
 from funlib.geometry import Roi
 
 from neuroloom.agglomeration.forest import save_forest
+from neuroloom.agglomeration.multicut import check_solver, multicut_scores
+from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
-from neuroloom.agglomeration.scores import scored
+from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.streaming import stream_forest
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
-from neuroloom.fragments.contacts import find_contacts
+from neuroloom.fragments.affinities import check_affinities, offsets_of
+from neuroloom.fragments.contacts import add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.hierarchy import check_merge_function
 from neuroloom.fragments.labels import compact
 from neuroloom.graph import GraphPlace, KeepsGraph, Run
+from neuroloom.graph.store import score_name
 from neuroloom.graph.tables import Kind
+from neuroloom.project import AgglomerationMethod
+from neuroloom.volume import Volume
 
 
 class Agglomerate(KeepsGraph):
@@ -38,11 +44,16 @@ class Agglomerate(KeepsGraph):
         affinities: `(3 or more, z, y, x) uint8`.
         fragments: `(z, y, x) uint64`, made by `Fragments` in blocks of which this stage's are multiples.
         fragments_graph: Where `Fragments` kept their nodes.
-        merge_function: How the affinity between two regions is measured.
+        method: How fragments are put together; one of `neuroloom.project.AgglomerationMethod`.
+        merge_function: How the affinity between two regions is measured; hierarchical only.
+        bias: Mean affinity of a contact above which it attracts; not hierarchical.
+        long_range_bias: Likewise of channels after the first three.
+        long_range: Whether channels after the first three take part, at the offsets that the affinities' attribute
+            `neighborhood` has.
     """
 
     title: ClassVar[str] = "agglomeration"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     not_fingerprinted: ClassVar[frozenset[str]] = KeepsGraph.not_fingerprinted | {"fragments_graph"}
     kinds: ClassVar[tuple[Kind, ...]] = ("edges", "outside")
     command: ClassVar[str] = "agglomerate"
@@ -50,12 +61,24 @@ class Agglomerate(KeepsGraph):
     affinities: Source
     fragments: Source
     fragments_graph: GraphPlace
+    method: AgglomerationMethod = "hierarchical"
     merge_function: str = "hist_quant_75"
+    bias: float = 0.2
+    long_range_bias: float = 0.5
+    long_range: bool = False
+
+    def fingerprint(self) -> str:
+        """See `Stage.fingerprint`; what a method takes no notice of does not count."""
+        unused = {"bias", "long_range_bias"} if self.method == "hierarchical" else {"merge_function"}
+        if not self.long_range:
+            unused.add("long_range_bias")
+        plain = {name: type(self).model_fields[name].default for name in unused}
+        return super(Agglomerate, self.model_copy(update=plain)).fingerprint()
 
     @property
     def graph_run(self) -> Run:
         """What the edges are known as."""
-        of_edges = {"fragments": self.fragments_graph.run.name, "merge_function": self.merge_function}
+        of_edges = {"fragments": self.fragments_graph.run.name, "merge_function": score_name(self.model_dump())}
         return super().graph_run.model_copy(update=of_edges)
 
     @property
@@ -72,14 +95,18 @@ class Agglomerate(KeepsGraph):
         """Check the inputs.
 
         Raises:
-            UserError: Fragments and affinities differ in size, blocks do not fit, there is no context, nodes of
+            UserError: The solver of multicuts is not installed, affinities have another type or too few channels,
+                fragments and affinities differ in size, blocks do not fit, there is too little context, nodes of
                 fragments are missing, or the graph store cannot be used.
         """
         check_merge_function(self.merge_function)
+        if self.method == "multicut":
+            check_solver()
         fragments, affinities = self.fragments.open(), self.affinities.open()
         for volume in (fragments, affinities):
             if volume.shape != self.shape:
                 raise UserError(f"{volume.location} has {volume.shape} voxels; expected {self.shape}. Make it again.")
+        check_affinities(affinities)
         blocks = fragments.array.attrs.get("block_shape")
         if not isinstance(blocks, list):
             raise UserError(
@@ -97,16 +124,50 @@ class Agglomerate(KeepsGraph):
                 f"An agglomeration context of {self.context} voxels hides what lies across a block's border. Choose at "
                 "least 1 along each axis; 32 is a good value."
             )
+        self._check_long_range(affinities)
         self.fragments_graph.open_whole("nodes")
         self.graph.blocks("edges")  # a store that cannot be used is told now
+
+    def _check_long_range(self, affinities: Volume) -> None:
+        """Affinities of voxels farther apart are there, and both voxels are seen.
+
+        Raises:
+            UserError: They are not.
+        """
+        if not self.long_range:
+            return
+        far = offsets_of(affinities)[3:]
+        if not far:
+            raise UserError(
+                f"{affinities.location} has 3 channels, of nearest neighbours; `agglomeration.long_range` needs more. "
+                "Train with further offsets in `training.neighborhood`, or set `long_range = false`."
+            )
+        reach = [max(abs(offset[axis]) for offset in far) for axis in range(3)]
+        needed = [r if count > 1 else 0 for r, count in zip(reach, self.grid, strict=True)]
+        if any(context < n for context, n in zip(self.context, needed, strict=True)):
+            enough = [max(context, n) for context, n in zip(self.context, needed, strict=True)]
+            raise UserError(
+                f"Affinities reach {reach} voxels far, but `agglomeration.context` is {list(self.context)}: a block "
+                f"would not see both voxels. Choose at least {enough}, or set `long_range = false`."
+            )
 
     def process(self, block: Block) -> None:
         """Write the edges that one block owns."""
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         fragments = self.fragments.open().read(roi.begin, roi.shape)
-        affinities = self.affinities.open().read(roi.begin, roi.shape)[:3]
+        volume = self.affinities.open()
+        affinities = volume.read(roi.begin, roi.shape)
         ids, numbers = compact(fragments)
-        edges = scored(find_contacts(affinities, numbers), ids, self.merge_function)
+        touching = find_contacts(affinities[:3], numbers)
+        far = (affinities[3:], numbers, offsets_of(volume)[3:]) if self.long_range else None
+        if self.method == "hierarchical":
+            touching = touching if far is None else add_long_range(touching, *far)
+            score = hierarchical_scores(touching, self.merge_function)
+        else:
+            pairs = None if far is None else find_far_pairs(*far)
+            scores = mutex_scores if self.method == "mutex_watershed" else multicut_scores
+            score = scores(touching, pairs, self.bias, self.long_range_bias)
+        edges = as_edges(touching, score, ids, roi.begin)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
         ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
         graph = self.graph

@@ -430,7 +430,11 @@ class Chain:
             affinities=fragments.affinities,
             fragments=fragments.output,
             fragments_graph=fragments.graph_place,
+            method=settings.method,
             merge_function=settings.merge_function,
+            bias=settings.bias,
+            long_range_bias=settings.long_range_bias,
+            long_range=settings.long_range,
             store=self.project.graph_store,
         )
         return self._placed(stage, volume, "agglomeration")

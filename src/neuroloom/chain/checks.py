@@ -32,7 +32,9 @@ def open_project(path: Path) -> Project:
     Raises:
         UserError: The file or a volume is wrong; all mistakes are listed with their lines.
     """
-    return load_project(path, volume_problems, setup_problems, network_problems, reach_problems, weights_problems)
+    return load_project(
+        path, volume_problems, setup_problems, network_problems, reach_problems, long_range_problems, weights_problems
+    )
 
 
 def setup_problems(project: Project) -> list[Problem]:
@@ -93,6 +95,20 @@ def reach_problems(project: Project) -> list[Problem]:
             )
             problems.append((("training", "neighborhood"), message))
     return problems
+
+
+def long_range_problems(project: Project) -> list[Problem]:
+    """Affinities of more than one voxel that shall take part in agglomeration, and are not learned."""
+    parameters = project.parameters
+    if not parameters.agglomeration.long_range or parameters.prediction.model is not None:
+        return []  # what given weights predict is told by the affinities
+    if len(parameters.training.neighborhood) > 3:
+        return []
+    message = (
+        "`agglomeration.long_range` is true, but `training.neighborhood` has the three nearest offsets only. Add "
+        "farther ones, such as [-9, 0, 0], or set `long_range = false`."
+    )
+    return [(("agglomeration", "long_range"), message)]
 
 
 def _training_shapes(project: Project) -> Iterator[tuple[LabelledVolume, Triple]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import spanning_forest
 from neuroloom.agglomeration.outside import outside_faces
-from neuroloom.agglomeration.scores import scored
+from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_tables, fragment_tables
@@ -137,7 +137,7 @@ class ChainScorer:
         thresholds = sorted(Segmentation().thresholds)
         result = {}
         for function in MERGE_FUNCTIONS:
-            edges = scored(found, ids, function)
+            edges = as_edges(found, hierarchical_scores(found, function), ids)
             forest = spanning_forest(ids, sizes, edges.u, edges.v, edges.merge_score)
             touching = contacts(forest, thresholds[0], [edges], outside)
             lookups = lookup_tables(forest, thresholds, touching, Segmentation().enclosed)

@@ -1,12 +1,19 @@
-"""Which regions touch, and the affinities across their contacts.
+"""Which regions touch, where, and the affinities across their contacts.
 
 a a b        Two voxels on either side of a face that carry different labels make one unit of contact of the two
 a a b        regions; its affinity is that of the later voxel, in the channel of the axis: here a-b has two (along x),
 c c c        a-c two and b-c one (along y).
+
+Voxel k spans [k, k + 1], so a face lies at its later voxel's begin along its axis, and at its middle along the others.
+Places are summed in half voxels: in whole numbers, so that a sum does not depend on the order of its terms.
+
+Affinities may also be of voxels that are farther apart (`add_long_range`). Such a pair of voxels is one more
+observation of the two regions in which they lie, whether these touch or not; it has neither area nor place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +23,20 @@ from numpy.typing import NDArray
 
 GREY = 256
 """Affinities that are told apart."""
+_NEAREST = -np.eye(3, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Contacts:
-    """One row per pair of touching regions, sorted by u, then v.
+    """One row per pair of touching regions, sorted by u, then v; rows of area 0 are of observed pairs that do not.
 
     Attributes:
         u: `(n,)`, the smaller label.
         v: `(n,)`, the larger label.
-        faces: `(n, 256)`, how many faces between them have which affinity, 0 … 255.
+        faces: `(n, 256)`, how many faces between them, or observations, have which affinity, 0 … 255.
         area: `(n,)`, faces between them.
-        total: `(n,)`, sum of their affinities, 255 = 1.
+        total: `(n,)`, sum of the faces' affinities, 255 = 1.
+        place: `(n, 3)`, sum of their middles z, y, x, in half voxels.
     """
 
     u: NDArray[np.uint32]
@@ -35,6 +44,7 @@ class Contacts:
     faces: NDArray[np.int32]
     area: NDArray[np.int64]
     total: NDArray[np.int64]
+    place: NDArray[np.int64]
 
 
 def find_contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> Contacts:
@@ -44,26 +54,101 @@ def find_contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) ->
         affinities: `(3, z, y, x)`, 255 = 1; channel c at v tells of v and its neighbour before along axis c.
         numbers: `(z, y, x)`, regions, 0 = none.
     """
-    keys, of_face, grey = _faces(affinities, numbers)
+    keys, of_face, grey, sums = _faces(affinities, numbers, _NEAREST)
     order = np.argsort(keys)
-    place = np.empty(len(keys), dtype=np.uint32)
-    place[order] = np.arange(len(keys), dtype=np.uint32)
+    row = np.empty(len(keys), dtype=np.uint32)
+    row[order] = np.arange(len(keys), dtype=np.uint32)
     keys = keys[order]
     u = (keys >> np.uint64(32)).astype(np.uint32)
     v = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    return Contacts(u, v, *_count(place, of_face, grey))
+    sums = sums[order]
+    faces = np.zeros((len(keys), GREY), dtype=np.int32)
+    _count(faces, row, of_face, grey)
+    return Contacts(u, v, faces, sums[:, 0].copy(), sums[:, 1].copy(), sums[:, 2:].copy())
+
+
+def add_long_range(
+    touching: Contacts, affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], offsets: Sequence[Sequence[int]]
+) -> Contacts:
+    """Add what affinities between voxels farther apart say of regions.
+
+    Args:
+        touching: All pairs of regions that touch.
+        affinities: `(c, z, y, x)`, 255 = 1; channel c at v tells of v and v + offsets[c].
+        numbers: `(z, y, x)`, regions, 0 = none.
+        offsets: One per channel, z y x.
+
+    Returns:
+        The same pairs with more observations in `faces`, and a row of area 0 for each other pair that was observed.
+    """
+    # pairs that are met first have the last rows, until all are known
+    keys = (touching.u.astype(np.uint64) << np.uint64(32)) | touching.v
+    faces = touching.faces
+    for channel, offset in enumerate(offsets):
+        met, of_face, grey, _ = _faces(affinities[channel : channel + 1], numbers, np.array([offset], np.int64))
+        order = np.argsort(keys)
+        place = np.searchsorted(keys, met, sorter=order)
+        known = np.zeros(len(met), dtype=np.bool_)
+        inside = place < len(keys)
+        known[inside] = keys[order[place[inside]]] == met[inside]
+        row = np.empty(len(met), dtype=np.uint32)
+        row[known] = order[place[known]]
+        row[~known] = np.arange(len(keys), len(keys) + np.count_nonzero(~known))
+        keys = np.concatenate([keys, met[~known]])
+        faces = np.concatenate([faces, np.zeros((len(keys) - len(faces), GREY), dtype=np.int32)])
+        _count(faces, row, of_face, grey)
+    order = np.argsort(keys)
+    keys = keys[order]
+    u, v = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    more = len(keys) - len(touching.u)
+
+    def sorted_(values: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([values, np.zeros((more, *values.shape[1:]), dtype=np.int64)])[order]
+
+    return Contacts(u, v, faces[order], sorted_(touching.area), sorted_(touching.total), sorted_(touching.place))
+
+
+@dataclass(frozen=True)
+class FarPairs:
+    """One row per pair of regions that hold two voxels of an affinity, touching or not; sorted by u, then v.
+
+    Attributes:
+        u: `(n,)`, the smaller label.
+        v: `(n,)`, the larger label.
+        count: `(n,)`, such pairs of voxels.
+        total: `(n,)`, sum of their affinities, 255 = 1.
+    """
+
+    u: NDArray[np.uint32]
+    v: NDArray[np.uint32]
+    count: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+
+def find_far_pairs(
+    affinities: NDArray[np.uint8], numbers: NDArray[np.uint32], offsets: Sequence[Sequence[int]]
+) -> FarPairs:
+    """Find what affinities between voxels that are no nearest neighbours are of.
+
+    Args:
+        affinities: `(c, z, y, x)`, 255 = 1; channel c at v tells of v and v + offsets[c].
+        numbers: `(z, y, x)`, regions, 0 = none.
+        offsets: One per channel, z y x.
+    """
+    keys, sums = np.empty(0, dtype=np.uint64), np.empty((0, 2), dtype=np.int64)
+    for channel, offset in enumerate(offsets):
+        met, _, _, more = _faces(affinities[channel : channel + 1], numbers, np.array([offset], np.int64))
+        keys, row = np.unique(np.concatenate([keys, met]), return_inverse=True)
+        terms, sums = np.concatenate([sums, more[:, :2]]), np.zeros((len(keys), 2), dtype=np.int64)
+        np.add.at(sums, row, terms)
+    u, v = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    return FarPairs(u, v, sums[:, 0].copy(), sums[:, 1].copy())
 
 
 @numba.njit(cache=True)
-def _count(place: Any, of_face: Any, grey: Any) -> Any:
-    faces = np.zeros((len(place), 256), dtype=np.int32)
-    area, total = np.zeros(len(place), dtype=np.int64), np.zeros(len(place), dtype=np.int64)
+def _count(faces: Any, row: Any, of_face: Any, grey: Any) -> None:
     for i in range(len(of_face)):
-        pair = place[of_face[i]]
-        faces[pair, grey[i]] += 1
-        area[pair] += 1
-        total[pair] += grey[i]
-    return faces, area, total
+        faces[row[of_face[i]], grey[i]] += 1
 
 
 @numba.njit(cache=True)
@@ -84,65 +169,87 @@ def find_slot(keys: Any, key: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _borders(row: Any, before: Any, places: Any) -> Any:
+def _borders(row: Any, other: Any, places: Any) -> Any:
     """Where two rows have different regions; how many places there are. Without a branch: most voxels have none."""
     count = np.int64(0)
     for x in range(len(row)):
         places[count] = x
-        count += np.int64((row[x] != before[x]) & (row[x] != 0) & (before[x] != 0))
+        count += np.int64((row[x] != other[x]) & (row[x] != 0) & (other[x] != 0))
     return count
 
 
 @numba.njit(cache=True)
-def _faces(affinities: Any, numbers: Any) -> Any:
-    """Pairs as they are met, each as one number; and for every face between regions its pair and its affinity."""
-    table = np.zeros(4096, dtype=np.uint64)
-    pair_in = np.zeros(4096, dtype=np.uint32)
-    keys = np.empty(2048, dtype=np.uint64)
-    of_face = np.empty(1 << 16, dtype=np.uint32)
-    grey = np.empty(1 << 16, dtype=np.uint8)
-    pairs, faces = 0, 0
+def _pair_up(
+    row: Any, other: Any, places: Any, affinities: Any, table: Any, pair_in: Any, keys: Any, pairs: Any, of_face: Any,
+    grey: Any, sums: Any, begin: Any,
+) -> Any:  # fmt: skip
+    """Note the faces of two rows, of which there are as many as places, and add them to their pairs' sums.
+
+    There is room for as many new pairs in the table and the lists of pairs; how many pairs there are is returned.
+    """
     last, pair = np.uint64(0), np.uint32(0)
+    for i in range(len(places)):
+        x = places[i]
+        key = pair_key(row[x], other[x])
+        if key != last:
+            last = key
+            slot = find_slot(table, key)
+            if table[slot] == 0:
+                table[slot], pair_in[slot], keys[pairs] = key, pairs, key
+                pairs += 1
+            pair = pair_in[slot]
+        of_face[i], grey[i] = pair, affinities[x]
+        sums[pair, 0] += 1
+        sums[pair, 1] += affinities[x]
+        sums[pair, 2] += begin[0]
+        sums[pair, 3] += begin[1]
+        sums[pair, 4] += begin[2] + 2 * x
+    return pairs
+
+
+@numba.njit(cache=True)
+def _longer(values: Any) -> Any:
+    """Twice as many, zeros last."""
+    longer = np.zeros((2 * len(values), *values.shape[1:]), dtype=values.dtype)
+    longer[: len(values)] = values
+    return longer
+
+
+@numba.njit(cache=True)
+def _faces(affinities: Any, numbers: Any, offsets: Any) -> Any:
+    """Pairs as they are met, each as one number; every face's pair and affinity; sums over each pair's faces.
+
+    Faces are all pairs of voxels that offsets, one per channel, say. Sums are of 1, the affinity, and the places z, y,
+    x in half voxels.
+    """
+    table, pair_in = np.zeros(4096, dtype=np.uint64), np.zeros(4096, dtype=np.uint32)
+    keys, sums = np.zeros(2048, dtype=np.uint64), np.zeros((2048, 5), dtype=np.int64)
+    of_face, grey = np.zeros(1 << 16, dtype=np.uint32), np.zeros(1 << 16, dtype=np.uint8)
+    pairs, faces = 0, 0
     depth, height, width = numbers.shape
     places = np.empty(width + 1, dtype=np.int64)
-    for axis in range(3):
-        dz, dy, dx = np.int64(axis == 0), np.int64(axis == 1), np.int64(axis == 2)
-        for z in range(dz, depth):
-            for y in range(dy, height):
-                while faces + width > len(of_face):  # room for a row
-                    more = np.empty(2 * len(of_face), dtype=np.uint32)
-                    more[:faces] = of_face[:faces]
-                    of_face = more
-                    more_grey = np.empty(2 * len(grey), dtype=np.uint8)
-                    more_grey[:faces] = grey[:faces]
-                    grey = more_grey
-                row, row_before = numbers[z, y, dx:], numbers[z - dz, y - dy, : width - dx]
-                row_affinities = affinities[axis, z, y, dx:]
-                for i in range(_borders(row, row_before, places)):
-                    x = places[i]
-                    here, before = row[x], row_before[x]
-                    key = pair_key(here, before)
-                    if key != last:
-                        last = key
-                        slot = find_slot(table, key)
-                        if table[slot] == 0:
-                            if pairs == len(keys):
-                                more_keys = np.empty(2 * len(keys), dtype=np.uint64)
-                                more_keys[:pairs] = keys
-                                keys = more_keys
-                                table = np.zeros(2 * len(table), dtype=np.uint64)
-                                pair_in = np.zeros(len(table), dtype=np.uint32)
-                                for known in range(pairs):
-                                    moved = find_slot(table, keys[known])
-                                    table[moved] = keys[known]
-                                    pair_in[moved] = known
-                                slot = find_slot(table, key)
-                            table[slot] = key
-                            pair_in[slot] = pairs
-                            keys[pairs] = key
-                            pairs += 1
-                        pair = pair_in[slot]
-                    of_face[faces] = pair
-                    grey[faces] = row_affinities[x]
-                    faces += 1
-    return keys[:pairs], of_face[:faces], grey[:faces]
+    for channel in range(len(offsets)):
+        dz, dy, dx = offsets[channel]
+        first, last = max(0, -dx), width - max(0, dx)
+        if first >= last:
+            continue
+        for z in range(max(0, -dz), depth - max(0, dz)):
+            for y in range(max(0, -dy), height - max(0, dy)):
+                # room for a row
+                while faces + width > len(of_face):
+                    of_face, grey = _longer(of_face), _longer(grey)
+                while pairs + width > len(keys):
+                    keys, sums = _longer(keys), _longer(sums)
+                    table = np.zeros(2 * len(table), dtype=np.uint64)
+                    pair_in = np.zeros(len(table), dtype=np.uint32)
+                    for known in range(pairs):
+                        slot = find_slot(table, keys[known])
+                        table[slot], pair_in[slot] = keys[known], known
+                row, other = numbers[z, y, first:last], numbers[z + dz, y + dy, first + dx : last + dx]
+                count = _borders(row, other, places)
+                pairs = _pair_up(
+                    row, other, places[:count], affinities[channel, z, y, first:last], table, pair_in, keys, pairs,
+                    of_face[faces:], grey[faces:], sums, (2 * z + 1 + dz, 2 * y + 1 + dy, 2 * first + 1 + dx),
+                )  # fmt: skip
+                faces += count
+    return keys[:pairs], of_face[:faces], grey[:faces], sums[:pairs]

@@ -9,6 +9,11 @@ regions become one, what both have in common with a third becomes one edge, whic
 it is scored anew when its turn comes, and waits again. Histories are equal, but for the mean: it is that of whole
 numbers here, so that rounding does not depend on the order of voxels.
 
+Affinities of voxels farther apart may take part: they are observations of a pair of regions like those of its faces. Of
+regions that do not touch they are kept until merges make them touch, and count from then on, as those of lifted edges
+do (Bailoni et al., "GASP, a generalized framework for agglomerative clustering of signed graphs", 2022); by themselves
+they never merge.
+
 Regions are merged the smaller into the larger, by number of edges, and called by the smallest number of their parts;
 what touches what is asked of one hash table. Every edge is moved a few times at most.
 """
@@ -59,7 +64,7 @@ def merge_history(
     """Merge regions up to a threshold, and say how.
 
     Args:
-        touching: All pairs of regions that touch.
+        touching: All pairs of regions that touch, and any that do not, but were observed.
         merge_function: One of `MERGE_FUNCTIONS`.
         threshold: Merge while the lowest score is below it.
 
@@ -76,7 +81,9 @@ def merge_history(
         largest = GREY - 1 - np.argmax(faces[:, ::-1] > 0, axis=1)
         faces[:] = 0
         faces[np.arange(len(faces)), largest] = 1
-    return _merge(touching.u, touching.v, faces, int(found[1]) if found else -1, np.float32(threshold))
+    return _merge(
+        touching.u, touching.v, touching.area > 0, faces, int(found[1]) if found else -1, np.float32(threshold)
+    )
 
 
 def check_merge_function(name: str) -> None:
@@ -122,7 +129,7 @@ def _score(faces: Any, quantile: int) -> Any:
 
 
 @numba.njit(cache=True)
-def _merge(u: Any, v: Any, faces: Any, quantile: int, threshold: Any) -> Any:
+def _merge(u: Any, v: Any, touch: Any, faces: Any, quantile: int, threshold: Any) -> Any:
     edges = len(u)
     regions = np.int64(1)
     for last in v:
@@ -158,8 +165,10 @@ def _merge(u: Any, v: Any, faces: Any, quantile: int, threshold: Any) -> Any:
         place = find_slot(keys, key)
         keys[place] = key
         edge_of[place] = e
-        score[e] = _score(faces[e], quantile)
-        lowest, queued = _wait(e, score[e], waiting, behind, head, tail, lowest, queued)
+        # what does not touch does not wait; it is the higher one of two, so that the other one keeps its place
+        score[e] = _score(faces[e], quantile) if touch[e] else np.float32(np.inf)
+        if touch[e]:
+            lowest, queued = _wait(e, score[e], waiting, behind, head, tail, lowest, queued)
     merges, scores = np.empty((regions, 2), dtype=np.uint32), np.empty(regions, dtype=np.float32)
     merged = 0
     while lowest < 256:

@@ -19,6 +19,7 @@ from funlib.geometry import Roi
 from neuroloom.addresses import scheme_of
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
+from neuroloom.fragments.affinities import check_affinities
 from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
@@ -79,11 +80,7 @@ class Fragments(KeepsGraph):
                 graph store cannot be used.
         """
         affinities = self.affinities.open()
-        if affinities.dtype != np.uint8 or (affinities.channels or 0) < 3:
-            raise UserError(
-                f"{affinities.location} is {affinities.dtype} with {affinities.channels or 'no'} channels; expected "
-                "uint8 with at least 3 (z, y, x). Name the dataset of the affinities."
-            )
+        check_affinities(affinities)
         if affinities.shape != self.shape:
             raise UserError(
                 f"{affinities.location} has {affinities.shape} voxels; expected {self.shape}. Predict again."

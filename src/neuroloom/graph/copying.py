@@ -17,7 +17,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import read_json
 from neuroloom.graph.files import GraphFiles
 from neuroloom.graph.place import open_store, run_name, store_class
-from neuroloom.graph.store import GraphStore, Run
+from neuroloom.graph.store import GraphStore, Run, score_name
 from neuroloom.graph.tables import KINDS
 from neuroloom.volume import open_volume
 
@@ -95,7 +95,7 @@ def _run_of_folder(folder: Path) -> Run:
     run = Run(name=run_name(folder), fingerprint=described["fingerprint"])
     if "merge_function" in parameters:
         fragments = Path(parameters["fragments"]["path"]).parent
-        return run.model_copy(update={"fragments": run_name(fragments), "merge_function": parameters["merge_function"]})
+        return run.model_copy(update={"fragments": run_name(fragments), "merge_function": score_name(parameters)})
     made = folder / "fragments.zarr"
     if not made.exists():
         return run

@@ -1,8 +1,8 @@
 """The graph in files, the default: one Arrow file of nodes and one of edges per block.
 
-    graph/nodes/000000000042.arrow     id, centre, size, mean affinity, bounding box      sorted by id
-    graph/edges/000000000042.arrow     u, v, merge score, contact area, mean affinity     sorted by u, v
-    graph/outside/000000000042.arrow   id, faces to where no fragment is                  sorted by id
+    graph/nodes/000000000042.arrow     id, size, mean affinity, centre, bounding box                sorted by id
+    graph/edges/000000000042.arrow     u, v, merge score, contact area, mean affinity, position     sorted by u, v
+    graph/outside/000000000042.arrow   id, faces to where no fragment is                            sorted by id
 
 Any number of workers write at once without locks, because a block is written by whoever does it, whole or not at
 all; a block done twice gives the same bytes. Readers go through the blocks in their order, so what they see does not

@@ -13,7 +13,8 @@ All stores give the same rows in the same order, so that results are the same by
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from funlib.geometry import Roi
@@ -44,7 +45,7 @@ class Run(BaseModel):
         name: Of the run: volume, step and the beginning of the fingerprint.
         fingerprint: Of the stage that writes.
         fragments: Name of the run that made the nodes which the edges connect; empty if it is this one.
-        merge_function: Of the edges' scores; empty if there are no edges.
+        merge_function: Of the edges' scores, or what else they are known as; empty if there are no edges.
         voxel_size: nm, z y x.
         offset: nm of the corner of voxel (0, 0, 0), z y x.
     """
@@ -57,6 +58,17 @@ class Run(BaseModel):
     merge_function: str = ""
     voxel_size: Numbers = (1.0, 1.0, 1.0)
     offset: Numbers = (0.0, 0.0, 0.0)
+
+
+def score_name(parameters: Mapping[str, Any]) -> str:
+    """What the scores of an agglomeration are known as, `Run.merge_function`.
+
+    Args:
+        parameters: Of the stage, by name.
+    """
+    method = parameters.get("method", "hierarchical")
+    name = parameters["merge_function"] if method == "hierarchical" else method
+    return str(name) + "_long_range" * bool(parameters.get("long_range"))
 
 
 class GraphStore(ABC):

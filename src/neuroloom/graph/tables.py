@@ -63,6 +63,7 @@ class Edges(_Columns):
         merge_score: `(n,)`, low merges first; NaN = never merged.
         contact_area: `(n,)`, voxel faces between the two.
         mean_affinity: `(n,)`, mean over these faces, 0 … 1.
+        position: `(n, 3)`, the mean of their middles z, y, x: voxel k spans [k, k + 1], a face lies at such an end.
     """
 
     u: NDArray[np.uint64]
@@ -70,6 +71,7 @@ class Edges(_Columns):
     merge_score: NDArray[np.float32]
     contact_area: NDArray[np.int64]
     mean_affinity: NDArray[np.float32]
+    position: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Outside(_Columns):
 
 
 AXES = ("z", "y", "x")
-_PLACES = ("centre", "begin", "end")
+_PLACES = ("centre", "begin", "end", "position")
 _KEYS: dict[Kind, tuple[str, ...]] = {"nodes": ("id",), "edges": ("u", "v"), "outside": ("id",)}
 COLUMNS: dict[Kind, dict[str, np.dtype[Any]]] = {
     "nodes": {
@@ -102,6 +104,7 @@ COLUMNS: dict[Kind, dict[str, np.dtype[Any]]] = {
         "merge_score": np.dtype(np.float32),
         "contact_area": np.dtype(np.int64),
         "mean_affinity": np.dtype(np.float32),
+        **{f"position_{axis}": np.dtype(np.float32) for axis in AXES},
     },
     "outside": {"id": np.dtype(np.uint64), "faces": np.dtype(np.int64)},
 }
@@ -110,28 +113,42 @@ COLUMNS: dict[Kind, dict[str, np.dtype[Any]]] = {
 
 def to_columns(rows: Nodes | Edges | Outside) -> Columns:
     """Rows as columns of plain numbers, in the order given."""
-    if isinstance(rows, Nodes):
-        columns: Columns = {"id": rows.id, "size": rows.size, "mean_affinity": rows.mean_affinity}
-        for name in _PLACES:
-            columns |= {f"{name}_{axis}": getattr(rows, name)[:, i] for i, axis in enumerate(AXES)}
-        return columns
-    return {field.name: getattr(rows, field.name) for field in fields(rows)}
+    columns: Columns = {}
+    places: Columns = {}
+    for field in fields(rows):
+        values = getattr(rows, field.name)
+        if field.name in _PLACES:
+            places |= {f"{field.name}_{axis}": values[:, i] for i, axis in enumerate(AXES)}
+        else:
+            columns[field.name] = values
+    return columns | places
 
 
 def nodes_of(columns: Columns) -> Nodes:
     """What `to_columns` was given."""
-    centre, begin, end = (np.stack([columns[f"{name}_{axis}"] for axis in AXES], axis=1) for name in _PLACES)
-    return Nodes(columns["id"], centre, columns["size"], columns["mean_affinity"], begin, end)
+    return Nodes(**_rows_of(Nodes, columns))
 
 
 def edges_of(columns: Columns) -> Edges:
     """What `to_columns` was given."""
-    return Edges(*(columns[name] for name in COLUMNS["edges"]))
+    return Edges(**_rows_of(Edges, columns))
 
 
 def outside_of(columns: Columns) -> Outside:
     """What `to_columns` was given."""
-    return Outside(*(columns[name] for name in COLUMNS["outside"]))
+    return Outside(**_rows_of(Outside, columns))
+
+
+def _rows_of(kind: type[_Columns], columns: Columns) -> Columns:
+    """Fields of rows by their names; places of their three axes."""
+    found = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        name = field.name
+        if name in _PLACES:
+            found[name] = np.stack([columns[f"{name}_{axis}"] for axis in AXES], axis=1)
+        else:
+            found[name] = columns[name]
+    return found
 
 
 def in_order(kind: Kind, columns: Columns) -> Columns:

@@ -19,6 +19,7 @@ from neuroloom.project.mistakes import Problem
 from neuroloom.project.parameters import (
     NEAREST,
     Agglomeration,
+    AgglomerationMethod,
     Fragments,
     Graph,
     LabelledVolume,
@@ -38,6 +39,7 @@ __all__ = [
     "FILE_NAME",
     "NEAREST",
     "Agglomeration",
+    "AgglomerationMethod",
     "Augmentation",
     "Fragments",
     "Graph",

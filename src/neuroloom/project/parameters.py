@@ -39,6 +39,9 @@ MergeFunction = Literal[
     "mean",
 ]
 
+AgglomerationMethod = Literal["hierarchical", "mutex_watershed", "multicut"]
+"""How fragments are put together."""
+
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused, values never change after loading."""
@@ -295,7 +298,27 @@ class Fragments(Section):
 class Agglomeration(Section):
     """Supervoxels to scored edges."""
 
-    merge_function: MergeFunction = Field("hist_quant_75", description="how the score of two fragments is computed")
+    method: AgglomerationMethod = Field(
+        "hierarchical",
+        description='"hierarchical": what is most alike merges first, up to the threshold; "mutex_watershed": what '
+        'repels each other never merges; "multicut": what costs least in all (pip install neuroloom[multicut])',
+    )
+    merge_function: MergeFunction = Field(
+        "hist_quant_75", description="how the score of two fragments is computed; hierarchical only"
+    )
+    bias: Fraction = Field(
+        0.2,
+        description="mean affinity of two fragments above which they attract, and below which they repel; not "
+        "hierarchical",
+    )
+    long_range_bias: Fraction = Field(
+        0.5, description="likewise of affinities of more than one voxel, where they take part"
+    )
+    long_range: bool = Field(
+        False,
+        description="affinities of more than one voxel take part as well, those after the first three of "
+        "`training.neighborhood`; `context` must reach as far",
+    )
     block: PositiveTriple = Field((256, 256, 256), description="voxels of one block; multiples of the fragments' block")
     context: Triple = Field((32, 32, 32), description="voxels read around a block")
 
