@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from funlib.geometry import Roi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from tests.graph_rows import equal
+from tests.slow_regions import slow_regions
 
 from benchmarks.postgres import PostgresServer
 from neuroloom.agglomeration import load_forest, merge_scores, spanning_forest
@@ -30,7 +32,8 @@ from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, run_stage
 from neuroloom.errors import UserError
-from neuroloom.fragments.contacts import add_long_range, find_contacts, find_far_pairs
+from neuroloom.fragments.borders import read_borders
+from neuroloom.fragments.contacts import Contacts, add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.labels import compact
 from neuroloom.fragments.stage import Fragments
 from neuroloom.graph import Edges
@@ -136,10 +139,8 @@ def fragments(tmp_path: Path) -> Fragments:
 
 def test_with_enough_context_scores_are_those_of_the_whole_volume(tmp_path: Path, fragments: Fragments) -> None:
     stage = agglomerate(tmp_path / "a", fragments, (8, 10, 12), (14, 30, 36))
-    edges = stage.graph.read_edges()
-    edges = edges.select(np.lexsort((edges.v, edges.u)))
-    whole = merge_scores(fragments.affinities.open().read(), fragments.output.open().read(), stage.merge_function)
-    np.testing.assert_array_equal(edges.merge_score, whole.merge_score)
+    whole = whole_edges(fragments, by_hierarchy)
+    assert equal(by_pair(stage.graph.read_edges()), whole)
     nodes, size = np.unique(fragments.output.open().read(), return_counts=True)
     forest, expected = (
         load_forest(stage.forest_file),
@@ -147,6 +148,27 @@ def test_with_enough_context_scores_are_those_of_the_whole_volume(tmp_path: Path
     )
     for name in ("nodes", "size", "u", "v", "score"):
         np.testing.assert_array_equal(getattr(forest, name), getattr(expected, name))
+
+
+def by_hierarchy(values: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> tuple[Contacts, NDArray[np.float32]]:
+    touching = find_contacts(values[:3], numbers)
+    return touching, hierarchical_scores(touching, "hist_quant_75")
+
+
+def whole_edges(
+    fragments: Fragments,
+    score: Callable[[NDArray[np.uint8], NDArray[np.uint32]], tuple[Contacts, NDArray[np.float32]]],
+) -> Edges:
+    """Edges of the whole volume at once, scored as its regions are."""
+    values, (ids, numbers) = fragments.affinities.open().read(), compact(fragments.output.open().read())
+    borders = list(read_borders(fragments.output, Roi((0, 0, 0), fragments.shape), fragments.block_shape))
+    region = slow_regions(numbers, len(ids), borders)
+    assert 1 < len(np.unique(region)) < len(ids)
+    regions, scores = score(values, region[numbers])
+    of_pair = dict(zip(zip(regions.u.tolist(), regions.v.tolist(), strict=True), scores, strict=True))
+    touching = find_contacts(values[:3], numbers)
+    ends = np.sort(np.stack([region[touching.u], region[touching.v]]), axis=0).T.tolist()
+    return as_edges(touching, np.array([0 if u == v else of_pair[u, v] for u, v in ends], np.float32), ids)
 
 
 def by_pair(edges: Edges) -> Edges:
@@ -163,11 +185,13 @@ def test_with_enough_context_long_range_scores_are_those_of_the_whole_volume(tmp
     # what is kept of each contact is of its faces alone
     assert equal(replace(whole, merge_score=near.merge_score), near)
     assert np.mean(whole.merge_score != near.merge_score) > 0.5
-    values, ids = fragments.affinities.open().read(), fragments.output.open().read()
-    assert equal(near, merge_scores(values[:3], ids, "hist_quant_75"))
-    numbers = compact(ids)[1]
-    observed = add_long_range(find_contacts(values[:3], numbers), values[3:], numbers, FAR)
-    np.testing.assert_array_equal(whole.merge_score, hierarchical_scores(observed, "hist_quant_75")[observed.area > 0])
+    assert equal(near, whole_edges(fragments, by_hierarchy))
+
+    def observed(values: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> tuple[Contacts, NDArray[np.float32]]:
+        touching = add_long_range(find_contacts(values[:3], numbers), values[3:], numbers, FAR)
+        return touching, hierarchical_scores(touching, "hist_quant_75")
+
+    assert equal(whole, whole_edges(fragments, observed))
 
 
 @pytest.mark.parametrize("long_range", [False, True])
@@ -179,10 +203,13 @@ def test_with_enough_context_partitions_are_those_of_the_whole_volume(
     settings = {"method": method, "bias": 0.55, "long_range_bias": 0.6, "long_range": long_range}
     stage = agglomerate(tmp_path / "a", fragments, (8, 10, 12), (14, 30, 36), **settings)
     edges = by_pair(stage.graph.read_edges())
-    values, (ids, numbers) = fragments.affinities.open().read(), compact(fragments.output.open().read())
-    touching = find_contacts(values[:3], numbers)
-    far = find_far_pairs(values[3:], numbers, FAR) if long_range else None
-    assert equal(edges, as_edges(touching, scores(touching, far, 0.55, 0.6), ids))
+
+    def scored(values: NDArray[np.uint8], numbers: NDArray[np.uint32]) -> tuple[Contacts, NDArray[np.float32]]:
+        touching = find_contacts(values[:3], numbers)
+        far = find_far_pairs(values[3:], numbers, FAR) if long_range else None
+        return touching, scores(touching, far, 0.55, 0.6)
+
+    assert equal(edges, whole_edges(fragments, scored))
     merges = ~np.isnan(edges.merge_score)
     assert 0 < merges.sum() < len(merges)
     assert stage.graph_run.merge_function == method + "_long_range" * long_range
@@ -248,7 +275,7 @@ def test_what_are_no_affinities_is_told(tmp_path: Path, fragments: Fragments, sh
 
 
 def test_context_brings_scores_near_those_of_the_whole_volume(tmp_path: Path, fragments: Fragments) -> None:
-    whole = merge_scores(fragments.affinities.open().read(), fragments.output.open().read(), "hist_quant_75")
+    whole = whole_edges(fragments, by_hierarchy)
     errors = []
     for context in (1, 8):
         edges = agglomerate(tmp_path / str(context), fragments, (8, 10, 12), (context,) * 3).graph.read_edges()

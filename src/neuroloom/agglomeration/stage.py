@@ -12,12 +12,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from funlib.geometry import Roi
+from numpy.typing import NDArray
 
+from neuroloom.agglomeration.cuts import regions_of, scores_of_parts, united
 from neuroloom.agglomeration.forest import save_forest
 from neuroloom.agglomeration.multicut import check_solver, multicut_scores
 from neuroloom.agglomeration.mutex import mutex_scores
@@ -27,7 +30,8 @@ from neuroloom.agglomeration.streaming import stream_forest
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.affinities import check_affinities, offsets_of
-from neuroloom.fragments.contacts import add_long_range, find_contacts, find_far_pairs
+from neuroloom.fragments.borders import read_borders
+from neuroloom.fragments.contacts import Contacts, add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.hierarchy import check_merge_function
 from neuroloom.fragments.labels import compact
 from neuroloom.graph import GraphPlace, KeepsGraph, Run
@@ -35,6 +39,7 @@ from neuroloom.graph.store import score_name
 from neuroloom.graph.tables import Kind
 from neuroloom.project import AgglomerationMethod
 from neuroloom.volume import Volume
+from neuroloom.volume.array import Triple
 
 
 class Agglomerate(KeepsGraph):
@@ -53,7 +58,7 @@ class Agglomerate(KeepsGraph):
     """
 
     title: ClassVar[str] = "agglomeration"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     not_fingerprinted: ClassVar[frozenset[str]] = KeepsGraph.not_fingerprinted | {"fragments_graph"}
     kinds: ClassVar[tuple[Kind, ...]] = ("edges", "outside")
     command: ClassVar[str] = "agglomerate"
@@ -154,19 +159,14 @@ class Agglomerate(KeepsGraph):
     def process(self, block: Block) -> None:
         """Write the edges that one block owns."""
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
-        fragments = self.fragments.open().read(roi.begin, roi.shape)
-        volume = self.affinities.open()
-        affinities = volume.read(roi.begin, roi.shape)
-        ids, numbers = compact(fragments)
+        fragments = self.fragments.open()
+        affinities = self.affinities.open().read(roi.begin, roi.shape)
+        ids, numbers = compact(fragments.read(roi.begin, roi.shape))
         touching = find_contacts(affinities[:3], numbers)
-        far = (affinities[3:], numbers, offsets_of(volume)[3:]) if self.long_range else None
-        if self.method == "hierarchical":
-            touching = touching if far is None else add_long_range(touching, *far)
-            score = hierarchical_scores(touching, self.merge_function)
-        else:
-            pairs = None if far is None else find_far_pairs(*far)
-            scores = mutex_scores if self.method == "mutex_watershed" else multicut_scores
-            score = scores(touching, pairs, self.bias, self.long_range_bias)
+        borders = read_borders(self.fragments, roi, fragments.array.attrs["block_shape"])
+        region = regions_of(touching, numbers, len(ids), borders)
+        far = (affinities[3:], region[numbers], self._offsets[3:]) if self.long_range else None
+        score = scores_of_parts(touching, region, *self._score(united(touching, region), far))
         edges = as_edges(touching, score, ids, roi.begin)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
         ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
@@ -175,6 +175,29 @@ class Agglomerate(KeepsGraph):
         z, y, x = ((a == 0, b == size) for a, b, size in zip(roi.begin, roi.end, self.shape, strict=True))
         outside = outside_faces(ids, numbers, (z, y, x))
         graph.write_outside(block.number, outside.select(np.isin(outside.id, ours)))
+
+    @property
+    def _offsets(self) -> Sequence[Triple]:
+        return offsets_of(self.affinities.open())
+
+    def _score(
+        self, touching: Contacts, far: tuple[NDArray[np.uint8], NDArray[np.uint32], Sequence[Triple]] | None
+    ) -> tuple[Contacts, NDArray[np.float32]]:
+        """Scores of regions.
+
+        Args:
+            touching: All pairs of regions that touch.
+            far: Affinities after the first three, the regions, and offsets; None if these take no part.
+
+        Returns:
+            These pairs, any others that were observed, and a score for each.
+        """
+        if self.method == "hierarchical":
+            observed = touching if far is None else add_long_range(touching, *far)
+            return observed, hierarchical_scores(observed, self.merge_function)
+        pairs = None if far is None else find_far_pairs(*far)
+        scores = mutex_scores if self.method == "mutex_watershed" else multicut_scores
+        return touching, scores(touching, pairs, self.bias, self.long_range_bias)
 
     def finish(self) -> None:
         """Build the merge forest of all blocks.

@@ -6,7 +6,8 @@
 | a +-----------+     3. pieces that hang together no longer get a number each: 1 … n
 | a | c | b b b |     4. id = number + block number * voxels per block: unique without talking to other blocks
 +---+-----------+
-      write_roi       Context makes both sides of a border see the same membranes there.
+      write_roi       Context makes both sides of a border see the same membranes there, and lets a block say which
+                      fragments it has cut (`borders`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from neuroloom.addresses import scheme_of
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.affinities import check_affinities
+from neuroloom.fragments.borders import make_borders, write_borders
 from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
 from neuroloom.fragments.statistics import statistics
@@ -45,6 +47,7 @@ class Fragments(KeepsGraph):
     """
 
     title: ClassVar[str] = "fragments"
+    version: ClassVar[int] = 2
     kinds: ClassVar[tuple[Kind, ...]] = ("nodes",)
     command: ClassVar[str] = "fragments"
 
@@ -89,6 +92,7 @@ class Fragments(KeepsGraph):
             read_mask(self.mask.open(), affinities, Roi((0, 0, 0), (1, 1, 1)))
         self.graph.blocks("nodes")  # a store that cannot be used is told now
         make_label_volume(self.output, self, affinities)
+        make_borders(self.output, self, affinities)
 
     def process(self, block: Block) -> None:
         """Write one block's fragments and their nodes."""
@@ -107,6 +111,7 @@ class Fragments(KeepsGraph):
             epsilon_agglomerate=self.epsilon_agglomerate,
             replace_sections=[z - int(roi.begin[0]) for z in self.replace_sections],
         )
+        write_borders(self.output, block, labels, roi)
         inner = (block.write_roi - roi.begin).to_slices()
         numbers = connected(labels[inner])
         bump = np.uint64(block.number * int(np.prod(self.block_shape)))

@@ -1,0 +1,132 @@
+"""Fragments that the border of a block has cut are one region again, before anything is merged.
+
+Where blocks end says nothing about neurites. Two fragments on either side of a border are parts of one region if at
+least half of the faces between them are within a fragment of the watershed that saw both sides (`fragments/borders`).
+Regions are agglomerated then, so that scores hardly depend on the size of blocks; an edge between two parts of a
+region has the score 0, that of any other pair is its regions'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloom.agglomeration.forest import find_root
+from neuroloom.fragments.borders import Border
+from neuroloom.fragments.contacts import Contacts
+
+
+def regions_of(
+    touching: Contacts, numbers: NDArray[np.uint32], count: int, borders: Iterable[Border]
+) -> NDArray[np.uint32]:
+    """Which region each fragment is part of.
+
+    Args:
+        touching: All pairs of fragments that touch.
+        numbers: `(z, y, x)`, fragments 1 … count, 0 = none.
+        count: How many there are.
+        borders: Of blocks, in the array.
+
+    Returns:
+        `(count + 1,)`, the smallest number among the region's fragments; 0 of 0.
+    """
+    parts = [np.empty(0, dtype=np.uint64)]
+    for border in borders:
+        along = [slice(None)] * 3
+        along[border.axis] = slice(border.place - 1, border.place)
+        before = numbers[tuple(along)][border.goes_on]
+        along[border.axis] = slice(border.place, border.place + 1)
+        here = numbers[tuple(along)][border.goes_on]
+        parts.append(_keys(np.minimum(before, here), np.maximum(before, here)))
+    pairs, faces = np.unique(np.concatenate(parts), return_counts=True)
+    keys = _keys(touching.u, touching.v)
+    # a fragment that is 0 here, or a pair that is one fragment, is among no pairs that touch
+    known = np.isin(pairs, keys)
+    pairs, faces = pairs[known], faces[known]
+    rows = np.searchsorted(keys, pairs)
+    cut = rows[2 * faces >= touching.area[rows]]
+    return _unite(count, touching.u[cut], touching.v[cut])
+
+
+def united(touching: Contacts, region: NDArray[np.uint32]) -> Contacts:
+    """Contacts of regions, from those of their fragments.
+
+    Args:
+        touching: Of fragments; pairs that were observed without touching, too.
+        region: Of each, from `regions_of`.
+    """
+    if np.array_equal(region, np.arange(len(region))):
+        return touching
+    u, v, between = _ends(touching, region)
+    keys, row = np.unique(_keys(u, v)[between], return_inverse=True)
+    rows = np.full(len(u), -1, dtype=np.int64)
+    rows[between] = row
+
+    def added(values: NDArray[Any]) -> NDArray[Any]:
+        total = np.zeros((len(keys), *values.shape[1:]), dtype=values.dtype)
+        width = math.prod(values.shape[1:])
+        _add(values.reshape(len(values), width), rows, total.reshape(len(keys), width))
+        return total
+
+    first, second = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    sums = (added(getattr(touching, name)) for name in ("faces", "area", "total", "place"))
+    return Contacts(first, second, *sums)
+
+
+def scores_of_parts(
+    touching: Contacts, region: NDArray[np.uint32], regions: Contacts, score: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scores of pairs of fragments: their regions', and 0 between two parts of one.
+
+    Args:
+        touching: Pairs of fragments.
+        region: Of each fragment.
+        regions: Pairs of regions, from `united`.
+        score: One for each of these.
+
+    Returns:
+        One for each row of `touching`.
+    """
+    u, v, between = _ends(touching, region)
+    result = np.zeros(len(u), dtype=np.float32)
+    result[between] = score[np.searchsorted(_keys(regions.u, regions.v), _keys(u, v)[between])]
+    return result
+
+
+def _ends(
+    touching: Contacts, region: NDArray[np.uint32]
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.bool_]]:
+    """The regions of each pair, the smaller one first, and whether they are two."""
+    one, other = region[touching.u], region[touching.v]
+    return np.minimum(one, other), np.maximum(one, other), one != other
+
+
+def _keys(u: NDArray[np.uint32], v: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Pairs as numbers that sort as they do."""
+    return (u.astype(np.uint64) << np.uint64(32)) | v
+
+
+@numba.njit(cache=True)
+def _add(values: Any, rows: Any, total: Any) -> None:
+    for i in range(len(rows)):
+        if rows[i] >= 0:
+            for k in range(values.shape[1]):
+                total[rows[i], k] += values[i, k]
+
+
+@numba.njit(cache=True)
+def _unite(count: int, u: Any, v: Any) -> Any:
+    """The smallest number of each number's set."""
+    parent = np.arange(count + 1)
+    for i in range(len(u)):
+        a, b = find_root(parent, np.int64(u[i])), find_root(parent, np.int64(v[i]))
+        parent[max(a, b)] = min(a, b)
+    names = np.empty(count + 1, dtype=np.uint32)
+    for i in range(count + 1):
+        names[i] = find_root(parent, i)
+    return names
