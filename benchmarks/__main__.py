@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.results import Disagreement, as_json, as_table
 from benchmarks.volumes import Options
 
-NAMES = ("lsd", "training", "prediction", "fragments", "agglomeration", "forest", "relabel", "graph")
+NAMES = ("lsd", "training", "prediction", "fragments", "agglomeration", "forest", "relabel", "graph", "blocks")
 
 
 def main(arguments: list[str] | None = None) -> int:
