@@ -204,6 +204,18 @@ class TestCommand:
         assert scores["what"] == "merge scores"
         assert everything["ratio"] == pytest.approx(1000 / everything["ours"])
 
+    @pytest.mark.usefixtures("real_looking")
+    def test_blocks(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert command.main(["blocks", "--quick", "--json", "--data", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2].startswith("eight workers: the same")
+        assert lines[3].startswith("shuffled: the same")
+        results = json.loads(lines[-1])["results"]
+        assert [r["what"] for r in results] == [
+            f"VOI, blocks of {one} against {other}" for one, other in ((40, 100), (40, 48), (100, 48))
+        ]
+        assert all(0 <= result["ours"] for result in results)
+
     @pytest.mark.system
     def test_forest(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert command.main(["forest", "--quick", "--json"]) == 0
