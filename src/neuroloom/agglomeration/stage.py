@@ -64,7 +64,7 @@ class Agglomerate(KeepsGraph):
     method: AgglomerationMethod = "hierarchical"
     merge_function: str = "hist_quant_75"
     bias: float = 0.2
-    long_range_bias: float = 0.5
+    long_range_bias: float = 0.3
     long_range: bool = False
 
     def fingerprint(self) -> str:
