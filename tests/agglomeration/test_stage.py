@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import sys
 import threading
@@ -222,13 +223,13 @@ def test_what_a_method_takes_no_notice_of_is_not_part_of_the_fingerprint(tmp_pat
     def changed(**settings: Any) -> str:
         return plain.model_copy(update=settings).fingerprint()
 
-    assert changed(bias=0.3, long_range_bias=0.3) == plain.fingerprint()
+    assert changed(bias=0.3, long_range_bias=0.4) == plain.fingerprint()
     assert len({plain.fingerprint(), changed(long_range=True), changed(method="mutex_watershed")}) == 3
     mutex = changed(method="mutex_watershed")
-    assert changed(method="mutex_watershed", merge_function="mean", long_range_bias=0.3) == mutex
+    assert changed(method="mutex_watershed", merge_function="mean", long_range_bias=0.4) == mutex
     assert changed(method="mutex_watershed", bias=0.3) != mutex
     far = changed(method="mutex_watershed", long_range=True)
-    assert changed(method="mutex_watershed", long_range=True, long_range_bias=0.3) != far
+    assert changed(method="mutex_watershed", long_range=True, long_range_bias=0.4) != far
 
 
 def test_a_solver_that_is_not_installed_is_told(
@@ -272,6 +273,21 @@ def test_what_are_no_affinities_is_told(tmp_path: Path, fragments: Fragments, sh
     other = Source(path=str(tmp_path / "other.zarr"), dataset="affinities", fingerprint="b")
     with pytest.raises(UserError, match=r"other.zarr/affinities is .* channels; expected uint8 .* with at least 3"):
         agglomerate(tmp_path / "a", fragments.model_copy(update={"affinities": other}), (8, 10, 12))
+
+
+def test_what_is_gone_or_of_another_size_is_told(tmp_path: Path, fragments: Fragments) -> None:
+    place = tmp_path / "results" / "whole" / "affinities-0123456789ab"
+    create_volume(place / "affinities.zarr", "affinities", (3, 9, 9, 9), "uint8", (8, 8, 8))
+    other = Source(path=str(place / "affinities.zarr"), dataset="affinities", fingerprint="b")
+    with pytest.raises(UserError, match=r"has \(9, 9, 9\) voxels; expected \(14, 30, 36\). Make it again."):
+        agglomerate(tmp_path / "a", fragments.model_copy(update={"affinities": other}), (8, 10, 12))
+    (place / "stage.json").touch()
+    for said in (r"has \(9, 9, 9\) voxels", "affinities.zarr is gone"):
+        with pytest.raises(
+            UserError, match=rf"{said}.* Delete .*affinities-0.* and run `neuroloom predict whole` again"
+        ):
+            agglomerate(tmp_path / "a", fragments.model_copy(update={"affinities": other}), (8, 10, 12))
+        shutil.rmtree(place / "affinities.zarr", ignore_errors=True)
 
 
 def test_context_brings_scores_near_those_of_the_whole_volume(tmp_path: Path, fragments: Fragments) -> None:

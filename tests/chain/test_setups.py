@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neuroloom.chain import Chain, all_steps, open_project
@@ -93,6 +94,17 @@ def test_any_neighbourhood(template: Path, setup: str) -> None:
     assert output.array.shape == (5, 30, 40, 44)
     assert output.array.attrs["neuroloom"]["neighborhood"] == LONG_RANGE
     assert any("Results on val" in figure.title for figure in collect(chain).sheets)
+    for method in ("hierarchical", "mutex_watershed", "multicut"):
+        section = {**VALUES["agglomeration"], "method": method, "long_range": True}
+        other = change(template, {"setup": setup, "neighborhood": LONG_RANGE}, agglomeration=section)
+        run(other)
+        volume = other.validation_volumes[0]
+        made, before = other.agglomerate(volume), chain.agglomerate(volume)
+        assert made is not None
+        assert before is not None
+        scores = [stage.graph.read_edges().merge_score for stage in (made, before)]
+        assert len(scores[0]) == len(scores[1]) > 0
+        assert not np.array_equal(*scores, equal_nan=True)
 
 
 @pytest.mark.parametrize("setup", ["acrlsd", "affs"])

@@ -29,7 +29,7 @@ from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.streaming import stream_forest
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
-from neuroloom.fragments.affinities import check_affinities, offsets_of
+from neuroloom.fragments.affinities import offsets_of, open_affinities, open_made
 from neuroloom.fragments.borders import read_borders
 from neuroloom.fragments.contacts import Contacts, add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.hierarchy import check_merge_function
@@ -69,7 +69,7 @@ class Agglomerate(KeepsGraph):
     method: AgglomerationMethod = "hierarchical"
     merge_function: str = "hist_quant_75"
     bias: float = 0.2
-    long_range_bias: float = 0.5
+    long_range_bias: float = 0.3
     long_range: bool = False
 
     def fingerprint(self) -> str:
@@ -107,11 +107,8 @@ class Agglomerate(KeepsGraph):
         check_merge_function(self.merge_function)
         if self.method == "multicut":
             check_solver()
-        fragments, affinities = self.fragments.open(), self.affinities.open()
-        for volume in (fragments, affinities):
-            if volume.shape != self.shape:
-                raise UserError(f"{volume.location} has {volume.shape} voxels; expected {self.shape}. Make it again.")
-        check_affinities(affinities)
+        fragments = open_made(self.fragments, self.shape, "fragments")
+        affinities = open_affinities(self.affinities, self.shape)
         blocks = fragments.array.attrs.get("block_shape")
         if not isinstance(blocks, list):
             raise UserError(

@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from neuroloom.blockwise.stage import Source
 from neuroloom.errors import UserError
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
 
 
-def check_affinities(affinities: Volume) -> None:
-    """Refuse what are no affinities of nearest neighbours.
+def open_made(source: Source, shape: Triple, command: str) -> Volume:
+    """The output of an earlier step, as it should be.
 
     Args:
-        affinities: Expected as `(3 or more, z, y, x) uint8`.
+        source: It.
+        shape: Expected, voxels z y x.
+        command: What makes it: `neuroloom COMMAND VOLUME`.
 
     Raises:
-        UserError: Another type, or fewer channels.
+        UserError: It is gone, or of another extent.
     """
+    if not Path(source.path).exists():
+        raise UserError(f"{source.path} is gone, though this step needs it. {_again(source, command)}")
+    volume = source.open()
+    if volume.shape != shape:
+        raise UserError(f"{volume.location} has {volume.shape} voxels; expected {shape}. {_again(source, command)}")
+    return volume
+
+
+def open_affinities(source: Source, shape: Triple) -> Volume:
+    """Affinities, if they are such.
+
+    Args:
+        source: Expected as `(3 or more, z, y, x) uint8`.
+        shape: Expected, voxels z y x.
+
+    Raises:
+        UserError: They are gone, have another type or extent, or too few channels.
+    """
+    affinities = open_made(source, shape, "predict")
     if affinities.dtype != np.uint8 or (affinities.channels or 0) < 3:
         raise UserError(
             f"{affinities.location} is {affinities.dtype} with {affinities.channels or 'no'} channels; expected uint8 "
-            "(255 = 1) with at least 3 (z, y, x). Name the dataset of the affinities, or predict again."
+            f"(255 = 1) with at least 3 (z, y, x). {_again(source, 'predict')}"
         )
+    return affinities
+
+
+def _again(source: Source, command: str) -> str:
+    """What makes the output of a step anew, which is not asked about again once it is done."""
+    folder = Path(source.path).resolve().parent
+    if not (folder / "stage.json").exists():
+        return "Make it again."
+    return f"Delete {folder} and run `neuroloom {command} {folder.parent.name}` again."
 
 
 def offsets_of(affinities: Volume) -> tuple[Triple, ...]:

@@ -19,8 +19,7 @@ from funlib.geometry import Roi
 
 from neuroloom.addresses import scheme_of
 from neuroloom.blockwise.stage import Block, Source
-from neuroloom.errors import UserError
-from neuroloom.fragments.affinities import check_affinities
+from neuroloom.fragments.affinities import open_affinities
 from neuroloom.fragments.borders import make_borders, write_borders
 from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
@@ -82,12 +81,7 @@ class Fragments(KeepsGraph):
             UserError: The affinities are not uint8 with three channels, or of another size than this stage; or the
                 graph store cannot be used.
         """
-        affinities = self.affinities.open()
-        check_affinities(affinities)
-        if affinities.shape != self.shape:
-            raise UserError(
-                f"{affinities.location} has {affinities.shape} voxels; expected {self.shape}. Predict again."
-            )
+        affinities = open_affinities(self.affinities, self.shape)
         if self.mask is not None:
             read_mask(self.mask.open(), affinities, Roi((0, 0, 0), (1, 1, 1)))
         self.graph.blocks("nodes")  # a store that cannot be used is told now

@@ -312,7 +312,7 @@ class Agglomeration(Section):
         "hierarchical",
     )
     long_range_bias: Fraction = Field(
-        0.5, description="likewise of affinities of more than one voxel, where they take part"
+        0.3, description="likewise of affinities of more than one voxel, where they take part"
     )
     long_range: bool = Field(
         False,
