@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroloom.fragments.labels import compact, relabel, unique
+from neuroloom.fragments.labels import compact, occurring, relabel, unique
 
 ids = st.integers(0, 2**64 - 1) | st.integers(0, 5)
 
@@ -64,3 +64,10 @@ def test_an_empty_table_knows_nothing_but_zero() -> None:
     assert relabel(np.zeros(3, np.uint64), none, none).tolist() == [0, 0, 0]
     with pytest.raises(KeyError, match="3"):
         relabel(np.array([3], np.uint64), none, none)
+
+
+@given(shape=st.tuples(*[st.integers(0, 4)] * 3), count=st.integers(0, 9), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_numbers_occur_that_are_in_the_array(shape: tuple[int, int, int], count: int, seed: int) -> None:
+    numbers = np.random.default_rng(seed).integers(0, count + 1, shape).astype(np.uint32)
+    assert occurring(numbers, count).tolist() == [number in numbers for number in range(1, count + 1)]

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from neuroloom.errors import UserError
 from neuroloom.fragments import fragments
-from neuroloom.fragments.watershed import connected, expand_mask, maximum_filter, watershed
+from neuroloom.fragments.watershed import connected, expand_mask, watershed
 
 
 def noise(shape: tuple[int, int, int] = (24, 50, 60), seed: int = 0) -> NDArray[np.uint8]:
@@ -59,14 +59,6 @@ def test_sections_are_the_reference_s_and_never_share_a_fragment() -> None:
     for z, section in enumerate(labels):
         assert same_partition(section, reference(0.5 * (affinities[1, z].astype(float) + affinities[2, z]) > 127.5, 10))
     assert sum(len(np.unique(section)) for section in labels) == labels.max()
-
-
-@settings(deadline=None, max_examples=30)
-@given(shape=st.tuples(*[st.integers(1, 7)] * 3), size=st.integers(1, 12), seed=st.integers(0, 999))
-def test_maximum_filter_is_scipy_s(shape: tuple[int, int, int], size: int, seed: int) -> None:
-    values = np.random.default_rng(seed).integers(0, 100, shape).astype(np.uint16)
-    expected = ndimage.maximum_filter(values, size, mode="constant", cval=0)
-    np.testing.assert_array_equal(maximum_filter(values, size), expected)
 
 
 @settings(deadline=None, max_examples=25)

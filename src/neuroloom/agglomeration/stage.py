@@ -33,7 +33,7 @@ from neuroloom.fragments.affinities import offsets_of, open_affinities, open_mad
 from neuroloom.fragments.borders import read_borders
 from neuroloom.fragments.contacts import Contacts, add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.hierarchy import check_merge_function
-from neuroloom.fragments.labels import compact
+from neuroloom.fragments.labels import compact, occurring
 from neuroloom.graph import GraphPlace, KeepsGraph, Run
 from neuroloom.graph.store import score_name
 from neuroloom.graph.tables import Kind
@@ -166,7 +166,7 @@ class Agglomerate(KeepsGraph):
         score = scores_of_parts(touching, region, *self._score(united(touching, region), far))
         edges = as_edges(touching, score, ids, roi.begin)
         inner = numbers[(block.write_roi - roi.begin).to_slices()]
-        ours = ids[np.flatnonzero(np.bincount(inner.reshape(-1), minlength=len(ids) + 1)[1:])]
+        ours = ids[occurring(inner, len(ids))]
         graph = self.graph
         graph.write_edges(block.number, edges.select(np.isin(edges.u, ours)))
         z, y, x = ((a == 0, b == size) for a, b, size in zip(roi.begin, roi.end, self.shape, strict=True))

@@ -6,6 +6,9 @@
 
 This is Meyer's flooding (F. Meyer, 1992) in the order that `mahotas.cwatershed` uses, so the labels are the same. How
 many voxels will wait at each level is known beforehand: all queues share one array, and every step takes constant time.
+
+A queue goes all over the volume, so that nearly every step would wait for memory. But who will be served is known some
+time before, and where that is: it is asked for then.
 """
 
 from __future__ import annotations
@@ -15,6 +18,11 @@ from typing import Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from neuroloom.fragments.prefetch import prefetch
+
+AHEAD = 32
+"""How many will be served before the one whose neighbourhood is asked for."""
 
 
 def flood(levels: NDArray[Any], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -89,8 +97,13 @@ def _flood(state: Any, neighbours: Any, heads: Any, tails: Any, queue: Any) -> N
         if heads[current] == tails[current]:
             current += 1
             continue
-        start = np.int64(queue[heads[current]])
-        heads[current] += 1
+        head = heads[current]
+        if head + AHEAD < tails[current]:
+            later = np.int64(queue[head + AHEAD])
+            for k in range(len(neighbours)):
+                prefetch(state, later + neighbours[k])
+        start = np.int64(queue[head])
+        heads[current] = head + 1
         label = state[start]
         for k in range(len(neighbours)):
             neighbour = start + neighbours[k]

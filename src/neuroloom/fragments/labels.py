@@ -68,6 +68,21 @@ def compact(labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.
     return ids, numbers.reshape(labels.shape)
 
 
+def occurring(numbers: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
+    """Whether each of the numbers 1 … count occurs.
+
+    Args:
+        numbers: `(z, y, x)`, 0 … count.
+        count: The largest that may.
+
+    Returns:
+        `(count,)`.
+    """
+    found = np.zeros(count + 1, dtype=np.bool_)
+    _mark(numbers, found)
+    return found[1:]
+
+
 def shifted(numbers: NDArray[np.uint32], by: np.uint64) -> NDArray[np.uint64]:
     """Add the same to all labels; 0 stays 0.
 
@@ -79,6 +94,14 @@ def shifted(numbers: NDArray[np.uint32], by: np.uint64) -> NDArray[np.uint64]:
     result = np.empty(flat.shape, dtype=np.uint64)
     _shift(flat, by, result)
     return result.reshape(numbers.shape)
+
+
+@numba.njit(cache=True)
+def _mark(numbers: Any, found: Any) -> None:
+    for z in range(numbers.shape[0]):
+        for y in range(numbers.shape[1]):
+            for x in range(numbers.shape[2]):
+                found[numbers[z, y, x]] = True
 
 
 @numba.njit(cache=True)

@@ -21,6 +21,7 @@ from neuroloom.errors import UserError
 from neuroloom.fragments.distance import squared_distance
 from neuroloom.fragments.flooding import flood
 from neuroloom.fragments.hierarchy import agglomerate
+from neuroloom.fragments.maxima import maximum_filter
 from neuroloom.fragments.statistics import statistics
 
 
@@ -79,7 +80,10 @@ def fragments(
         labels[np.concatenate([[False], low])[labels]] = 0
     if epsilon_agglomerate > 0:
         labels = agglomerate(affinities, labels, "hist_quant_25", epsilon_agglomerate)
-    labels[[z for z in replace_sections if 0 <= z < shape[0]]] = 0
+    replaced = [z for z in replace_sections if 0 <= z < shape[0]]
+    labels[replaced] = 0
+    if fill and full_mask is None and not (filter_fragments or epsilon_agglomerate or replaced):
+        return labels  # as they have grown from their seeds
     return connected(labels)
 
 
@@ -98,31 +102,6 @@ def watershed(inside: NDArray[np.bool_], min_seed_distance: int) -> NDArray[np.u
     height = squared_distance(inside)
     seeds = cc3d.connected_components(height == maximum_filter(height, min_seed_distance), connectivity=6)
     return flood(height, seeds.astype(np.uint32, copy=False))
-
-
-def maximum_filter(values: NDArray[Any], size: int) -> NDArray[Any]:
-    """Largest value in a cube around every voxel: size // 2 voxels before it to (size - 1) // 2 behind.
-
-    Args:
-        values: Any number of axes, at least 0; the cube is cut at the border.
-        size: Extent of the cube, voxels, at least 1.
-
-    Returns:
-        As `values`.
-    """
-    for axis in range(values.ndim):
-        pad = [(0, 0)] * values.ndim
-        pad[axis] = (size // 2, (size - 1) // 2)
-        line = np.moveaxis(np.pad(values, pad), axis, 0)
-        # maxima over 2, 4, 8 … voxels; two of the last overlap to make `size`
-        span = 1
-        while 2 * span <= size:
-            line = np.maximum(line[:-span], line[span:])
-            span *= 2
-        if span < size:
-            line = np.maximum(line[: span - size], line[size - span :])
-        values = np.moveaxis(line, 0, axis)
-    return values
 
 
 def connected(labels: NDArray[Any]) -> NDArray[np.uint32]:
