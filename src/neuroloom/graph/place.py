@@ -5,7 +5,6 @@ A place is part of a stage's parameters but not of its fingerprint, since every 
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from pathlib import Path
@@ -117,13 +116,7 @@ def open_store(address: str, folder: Path, run: Run) -> GraphStore:
     key = (address, run, os.getpid(), threading.get_ident())
     if key not in _open:
         _open[key] = store_class(scheme)(address, run)  # type: ignore[call-arg]
-        atexit.register(_close, key)
     return _open[key]
-
-
-def _close(key: tuple[str, Run, int, int]) -> None:
-    if key[2] == os.getpid():  # not in a process that has branched off
-        _open[key].close()
 
 
 def store_class(scheme: str) -> type[GraphStore]:

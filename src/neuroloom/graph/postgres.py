@@ -8,9 +8,6 @@ Rows go in and out as binary COPY, in buffers that numpy makes and reads. On the
 a block into an array, so that one message holds a whole block; a message per row would take three times as long. The
 index is made when the graph is first read, since writing is faster without: a BRIN of blocks, and of centres, along
 which rows lie anyway, is a thousandth of the table's size. Ids from 2**63 on are kept as negative numbers.
-
-Waiting for the server's disk takes a quarter of the time, so it is done once for several blocks. Until then they are
-remembered here, and written once more if the server has been away: it may come back without them.
 """
 
 from __future__ import annotations
@@ -42,8 +39,6 @@ AT_ONCE = 500_000
 """Rows that are read at once."""
 IN_A_BUFFER = 5_000
 """Rows that are sent at once: the server works on them while the next are prepared."""
-WITHOUT_DISK = 16
-"""Blocks after which the server's disk is waited for."""
 _LONGEST_NAME = 63
 """Bytes of a schema's name."""
 _TYPES = {"u8": ("bigint", ">i8"), "i8": ("bigint", ">i8"), "f4": ("real", ">f4"), "f8": ("double precision", ">f8")}
@@ -72,7 +67,6 @@ class GraphPostgres(GraphStore):
         self._buffers: dict[Kind, NDArray[Any]] = {}
         self._made = False
         self._indexed: set[Kind] = set()
-        self._not_on_disk: list[tuple[Kind, int, Columns]] = []
         _psycopg()
 
     @classmethod
@@ -96,13 +90,7 @@ class GraphPostgres(GraphStore):
         return [Run.model_validate_json(content) for (content,) in found]
 
     def close(self) -> None:
-        """Wait until all is on the server's disk, and close the connection."""
-        if self._not_on_disk:
-            with contextlib.suppress(UserError):
-                self._flush()
-        self._disconnect()
-
-    def _disconnect(self) -> None:
+        """Close the connection."""
         if self._connection is not None:
             with contextlib.suppress(Exception):
                 self._connection.close()
@@ -111,9 +99,6 @@ class GraphPostgres(GraphStore):
     def write(self, kind: Kind, block_number: int, columns: Columns) -> None:
         """Write a block in one transaction; see `GraphStore.write`."""
         self._do(lambda db: self._write(db, kind, block_number, columns))
-        self._not_on_disk.append((kind, block_number, columns))
-        if len(self._not_on_disk) >= WITHOUT_DISK:
-            self._flush()
 
     def _write(self, db: psycopg.Connection[Any], kind: Kind, block_number: int, columns: Columns) -> None:
         self._make_tables(db)
@@ -140,13 +125,8 @@ class GraphPostgres(GraphStore):
                 copy.write(_END)
 
     def blocks(self, kind: Kind) -> set[int]:
-        """Numbers of the blocks that were written, by anyone; from now on they survive the server's loss of power."""
-        self._flush()
+        """Numbers of the blocks that were written."""
         return set(self._rows(kind))
-
-    def _flush(self) -> None:
-        self._do(_wait_for_disk)
-        self._not_on_disk.clear()
 
     def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
         """Block by block; see `GraphStore.read`."""
@@ -246,8 +226,6 @@ class GraphPostgres(GraphStore):
             if self._connection is None or self._connection.closed:
                 self._connection = _connect(self.address)
                 connected = True
-                for block in self._not_on_disk:  # the server may have come back without them
-                    self._write(self._connection, *block)
             return work(self._connection)
         except psycopg.errors.DiskFull as error:
             raise UserError(
@@ -255,7 +233,7 @@ class GraphPostgres(GraphStore):
                 "was finished is kept."
             ) from error
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            self._disconnect()
+            self.close()
             self._made = False  # it may have come back without what was made
             text = without_secrets(" ".join(str(error).split()))
             if not connected and any(words in text for words in _FINAL):
@@ -340,13 +318,6 @@ def _sql(text: str) -> Any:
     return text
 
 
-def _wait_for_disk(db: psycopg.Connection[Any]) -> None:
-    """Wait until all that was committed before is on the server's disk, as a transaction that waits comes after it."""
-    with db.transaction():
-        db.execute("SET LOCAL synchronous_commit = on")
-        db.execute("SELECT txid_current()")  # without a number of its own it would not be written, nor waited for
-
-
 def _fetch(db: psycopg.Connection[Any], query: str) -> list[Any]:
     return db.execute(_sql(query)).fetchall()
 
@@ -373,6 +344,4 @@ def _connect(address: str) -> psycopg.Connection[Any]:
             "Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
         ) from None
     connection: psycopg.Connection[Any] = driver.connect(**settings, autocommit=True)
-    # blocks need not wait for the server's disk one by one: see `WITHOUT_DISK`
-    connection.execute("SET synchronous_commit = off")
     return connection
