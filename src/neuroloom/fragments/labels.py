@@ -40,16 +40,6 @@ def relabel(labels: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArra
     return result.reshape(labels.shape)
 
 
-def unique(labels: NDArray[Any]) -> NDArray[np.uint64]:
-    """The distinct labels without 0, ascending.
-
-    Args:
-        labels: Any shape, unsigned integers.
-    """
-    flat = np.ascontiguousarray(labels, dtype=np.uint64).reshape(-1)
-    return np.sort(_distinct(flat))
-
-
 def compact(labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
     """Number labels 1 … n in ascending order; 0 stays 0.
 
@@ -60,12 +50,27 @@ def compact(labels: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.
         The distinct labels without 0, ascending, `(n,)`; and the numbers, of the shape of `labels`: number k stands
         for the label at k - 1.
     """
-    ids = unique(labels)
     flat = np.ascontiguousarray(labels, dtype=np.uint64).reshape(-1)
     numbers = np.empty(flat.shape, dtype=np.uint32)
-    slots, places = _table(ids)
-    _look_up(flat, slots, places, np.arange(1, len(ids) + 1, dtype=np.uint32), numbers)
-    return ids, numbers.reshape(labels.shape)
+    met = _in_order(flat, numbers)
+    order = np.argsort(met)
+    ascending = np.zeros(len(met) + 1, dtype=np.uint32)
+    ascending[1 + order] = np.arange(1, len(met) + 1)
+    _renumber(numbers, ascending)
+    return met[order], numbers.reshape(labels.shape)
+
+
+def _in_order(labels: NDArray[np.uint64], numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Number labels in the order in which they are met; the distinct ones without 0, in that order."""
+    met = np.empty(512, dtype=np.uint64)
+    done = count = 0
+    while True:
+        slots, number_in = np.zeros(2 * len(met), dtype=np.uint64), np.zeros(2 * len(met), dtype=np.uint32)
+        _fill(slots, number_in, met[:count])
+        done, count = _count_up(labels, numbers, slots, number_in, met, count, done)
+        if done == len(labels):
+            return met[:count]
+        met = np.concatenate([met, np.empty_like(met)])
 
 
 def occurring(numbers: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
@@ -153,73 +158,59 @@ def _hash(key: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _table(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Slots (0 = empty) and the place among `keys` of what lies in each."""
-    capacity = 16
-    while capacity < 2 * len(keys):
-        capacity *= 2
-    slots = np.zeros(capacity, dtype=np.uint64)
-    places = np.zeros(capacity, dtype=np.int64)
-    wrap = np.uint64(capacity - 1)
-    for i in range(len(keys)):
-        slot = _hash(keys[i]) & wrap
-        while slots[slot] != 0 and slots[slot] != keys[i]:
-            slot = (slot + np.uint64(1)) & wrap
-        slots[slot] = keys[i]
-        places[slot] = i
-    return slots, places
+def _count_up(labels: Any, numbers: Any, slots: Any, number_in: Any, met: Any, count: int, begin: int) -> Any:
+    """Number labels in the order in which they are met; from where on, and how many there were before.
 
+    Args:
+        labels: `(n,)`.
+        numbers: `(n,)`, filled.
+        slots: Hash table of labels, 0 = empty.
+        number_in: The number of what lies in each slot.
+        met: The distinct labels without 0, filled; half as long as the table.
+        count: How many of them there are.
+        begin: The first label to number.
 
-@numba.njit(cache=True)
-def _look_up(labels: Any, slots: Any, places: Any, values: Any, result: Any) -> Any:
-    """Fill `result`; return the first label that is not in the table, or 0."""
+    Returns:
+        How many labels have been numbered, all or as many as the table holds; and how many distinct ones there are.
+    """
     wrap = np.uint64(len(slots) - 1)
-    last = np.uint64(0)
-    answer = values.dtype.type(0)
-    for i in range(len(labels)):
+    last, number = np.uint64(0), np.uint32(0)
+    for i in range(begin, len(labels)):
         label = labels[i]
         if label != last:
             last = label
-            if label == 0:
-                answer = values.dtype.type(0)
-            else:
-                slot = _hash(label) & wrap
-                while slots[slot] != label:
-                    if slots[slot] == 0:
-                        return label
-                    slot = (slot + np.uint64(1)) & wrap
-                answer = values[places[slot]]
-        result[i] = answer
-    return np.uint64(0)
+            number = np.uint32(0)
+            if label != 0:
+                slot = _slot(slots, label, wrap)
+                if slots[slot] == 0:
+                    if count == len(met):
+                        return i, count
+                    met[count] = label
+                    count += 1
+                    slots[slot], number_in[slot] = label, count
+                number = number_in[slot]
+        numbers[i] = number
+    return len(labels), count
 
 
 @numba.njit(cache=True)
-def _distinct(labels: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The distinct labels without 0, in no particular order."""
-    slots = np.zeros(1024, dtype=np.uint64)
-    wrap = np.uint64(1023)
-    count = 0
-    last = np.uint64(0)
-    for i in range(len(labels)):
-        label = labels[i]
-        if label == last or label == 0:
-            continue
-        last = label
-        slot = _hash(label) & wrap
-        while slots[slot] != 0 and slots[slot] != label:
-            slot = (slot + np.uint64(1)) & wrap
-        if slots[slot] == label:
-            continue
-        slots[slot] = label
-        count += 1
-        if 2 * count > len(slots):
-            old = slots
-            slots = np.zeros(2 * len(old), dtype=np.uint64)
-            wrap = np.uint64(len(slots) - 1)
-            for key in old:
-                if key != 0:
-                    slot = _hash(key) & wrap
-                    while slots[slot] != 0:
-                        slot = (slot + np.uint64(1)) & wrap
-                    slots[slot] = key
-    return slots[slots != 0]
+def _fill(slots: Any, number_in: Any, met: Any) -> None:
+    """Put labels into an empty table."""
+    for i in range(len(met)):
+        slot = _slot(slots, met[i], np.uint64(len(slots) - 1))
+        slots[slot], number_in[slot] = met[i], i + 1
+
+
+@numba.njit(cache=True)
+def _slot(slots: Any, label: Any, wrap: Any) -> Any:
+    """Where a label lies in a table, or the empty slot where it would."""
+    slot = _hash(label) & wrap
+    while slots[slot] != 0 and slots[slot] != label:
+        slot = (slot + np.uint64(1)) & wrap
+    return slot
+
+
+@numba.njit(cache=True)
+def _renumber(numbers: Any, names: Any) -> None:
+    for i in range(len(numbers)):
+        numbers[i] = names[numbers[i]]
