@@ -5,7 +5,8 @@ well. Histories are equal to the last bit.
 
 Everything: fragments, scores, forest and segmentation as stages with two workers, reading and writing included, on
 affinities put beside each other; CPU seconds of all processes, starting them included. The other side is volara with
-the tasks that are nearest, on the same affinities in the same blocks.
+the tasks that are nearest, on the same affinities in the same blocks. Then ours alone on four times as many, where
+starting processes counts less, against the goal.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.hierarchy import merge_history
 from neuroloom.volume import create_volume
 
+GOAL = 0.15
+"""Core seconds per megavoxel."""
 VOLARA = ("volara==1.0.5",)
 
 QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, 75, ScoreValue, 256, false>>"
@@ -74,14 +77,21 @@ def run(options: Options) -> list[Result]:
             agglomeration_context=CONTEXT,
             min_seed_distance=MIN_SEED_DISTANCE,
         )
+        more = np.tile(volume, (1, 1, 2, 2))
+        used_of_more = whole(folder / "more", more)
     sums = []
-    for name, seconds in (("ours", used), ("volara", answer["seconds"])):
-        parts = ", ".join(f"{step} {spent / megavoxels:.3f}" for step, spent in seconds.items())
-        print(f"{name}, core-s per megavoxel of {megavoxels:.0f}: {parts}")
-        sums.append(sum(seconds.values()) / megavoxels)
+    for name, seconds, size in (
+        ("ours", used, megavoxels),
+        ("volara", answer["seconds"], megavoxels),
+        ("ours", used_of_more, 4 * megavoxels),
+    ):
+        parts = ", ".join(f"{step} {spent / size:.3f}" for step, spent in seconds.items())
+        print(f"{name}, core-s per megavoxel of {size:.0f}: {parts}")
+        sums.append(sum(seconds.values()) / size)
     return [
         Result("merge scores", tuple(mine), tuple(theirs), "s"),
         Result("affinities to segmentation", (sums[0],), (sums[1],), "core-s/Mvoxel"),
+        Result("four times as many, against the goal", (sums[2],), (GOAL,), "core-s/Mvoxel"),
     ]
 
 

@@ -40,7 +40,7 @@ def run(options: Options) -> list[Result]:
         timed(lambda: kept.update(peer=reference(affinities))),
         1 if options.quick else 3,
     )
-    if not np.array_equal(kept["ours"], connected(kept["peer"].astype(np.uint32))):
+    if not np.array_equal(connected(kept["ours"]), connected(kept["peer"].astype(np.uint32))):
         raise Disagreement("fragments differ")
     print(f"the same {kept['ours'].max():,} fragments")
     return [Result("fragments", tuple(mine), tuple(theirs), "s")]

@@ -200,9 +200,10 @@ class TestCommand:
         monkeypatch.setattr(agglomeration, "environment", lambda name, requirements: Path("python"))
         monkeypatch.setattr(agglomeration, "ask", ask)
         assert command.main(["agglomeration", "--quick", "--json", "--data", str(tmp_path)]) == 0
-        scores, everything = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+        scores, everything, more = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
         assert scores["what"] == "merge scores"
         assert everything["ratio"] == pytest.approx(1000 / everything["ours"])
+        assert 0 < more["ours"] < everything["ours"]
 
     @pytest.mark.usefixtures("real_looking")
     def test_blocks(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
