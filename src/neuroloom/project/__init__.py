@@ -2,7 +2,7 @@
 
 parameters     every key, its default and what it means       loading    reading, checking, where artifacts lie
 augmentation   likewise, for the section of that name         mistakes   told with their line and the nearest word
-template       writing a commented file
+profiles       likewise, for workers on clusters              template   writing a commented file
 """
 
 from neuroloom.project.augmentation import Augmentation
@@ -33,6 +33,7 @@ from neuroloom.project.parameters import (
     Triple,
     Unlabelled,
 )
+from neuroloom.project.profiles import Job, Profile, StageName, find_profile
 
 __all__ = [
     "FILE_NAME",
@@ -41,15 +42,18 @@ __all__ = [
     "Augmentation",
     "Fragments",
     "Graph",
+    "Job",
     "LabelledVolume",
     "MergeFunction",
     "Network",
     "Parameters",
     "Prediction",
     "Problem",
+    "Profile",
     "Project",
     "RawVolume",
     "Segmentation",
+    "StageName",
     "Training",
     "TrainingLength",
     "Triple",
@@ -57,6 +61,7 @@ __all__ = [
     "allow_resampling",
     "block_problems",
     "default_workers",
+    "find_profile",
     "load_project",
     "size_problems",
 ]
