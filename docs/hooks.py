@@ -37,17 +37,22 @@ def _section(model: type[BaseModel], name: str, defaults: dict[str, Any]) -> Ite
         else:
             repeated = get_args(info.annotation)[1:2] == (...,)
             given = info.default.model_dump() if isinstance(info.default, BaseModel) else {}
-            inner.append((f"{name}.{key}" if name else key, nested, repeated, info.description, given))
+            title = f"{name}.{key}" if name else key
+            inner.append((title, nested, repeated, info.description, given, info.annotation))
     if rows:
         yield "| key | default | meaning |\n|---|---|---|"
         for key, info in rows:
             yield f"| `{key}` | {_default(info, defaults.get(key))} | {_cell(_meaning(info))} |"
         yield ""
-    for title, nested, repeated, description, given in inner:
-        yield f"## `[[{title}]]`\n" if repeated else f"## `[{title}]`\n"
+    for title, nested, repeated, description, given, annotation in inner:
+        named = ".NAME" * (get_origin(annotation) is dict)
+        yield f"## `[[{title}]]`\n" if repeated else f"## `[{title}{named}]`\n"
         summary = description or (nested.__doc__ or "").strip().splitlines()[0]
         yield f"{summary[0].upper()}{summary[1:].rstrip('.')}.\n"
-        yield from _section(nested, title, given)
+        if issubclass(model, nested):
+            yield f"Any of the keys of `[{name}]` but its own tables.\n"
+        else:
+            yield from _section(nested, title + named, given)
 
 
 def _meaning(info: Any) -> str:

@@ -62,7 +62,7 @@ def test_the_reference_lists_every_key_and_command() -> None:
     hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
     keys = hooks["project_file_keys"]()
     for name, info in Parameters.model_fields.items():
-        assert f"`{info.alias or name}`" in keys or f"## `[{name}]`" in keys
+        assert f"`{info.alias or name}`" in keys or f"## `[{name}]`" in keys or f"## `[{name}.NAME]`" in keys
     assert "| `sigma_nm` | `80.0` |" in keys
     assert "## `[[volumes.train]]`" in keys
     commands = hooks["commands"]()

@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class BlocksFailed(UserError):
+    """Some blocks of a stage could not be done; all others are. Exit code 1."""
+
+
 class Interrupted(Exception):
     """The user stopped a run (Ctrl-C or SIGTERM); everything finished so far is kept. Exit code 130."""
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
+import secrets
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,31 +136,46 @@ def hash_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+BEAT_SECONDS = 5.0
+"""Between two signs of life in a lock."""
+
+SILENT_SECONDS = 20.0
+"""Without one after which a lock counts as left behind; four times as long as they take to come."""
+
+
 @contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str, take_over: bool = False) -> Iterator[str]:
     """Hold a lock file while writing an output, so that two runs never write the same one.
 
-    The file holds host and process id of its owner; a lock whose process on this host has ended is taken over.
+    The file holds host, process id and name of its owner, and a number that goes up every `BEAT_SECONDS`. A lock whose
+    process on this host has ended is taken over; one of another host only if asked for and if its number stands still.
+    An owner whose lock was taken over is interrupted.
 
     Args:
         path: The lock file.
         what: What it protects, for the message ("training of the LSD network").
+        take_over: Whether the lock of a run on another host that gives no sign of life is taken over.
+
+    Yields:
+        The owner's name, another one each time.
 
     Raises:
         UserError: Another live run holds the lock.
     """
     make_folder(path.parent)
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    owner = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "run": secrets.token_hex(8),
+        "beat": 0,
+    }
     for _ in range(2):
         try:
             with explain_os_errors(path):
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            if not _is_stale(path):
-                raise UserError(
-                    f"Another run is writing {path.parent} ({what}; {_describe(path)}). Wait for it or stop it; if it "
-                    f"is certainly gone, delete {path} and try again."
-                ) from None
+            _check_stale(path, what, take_over)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             continue
@@ -165,38 +184,88 @@ def lock(path: Path, what: str) -> Iterator[None]:
         break
     else:
         raise UserError(f"Another run has just started to write {path.parent} ({what}). Wait for it or stop it.")
+    released = threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, owner, released), daemon=True)
+    beating.start()
     try:
-        yield
+        yield str(owner["run"])
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        released.set()
+        beating.join()
+        if read_owner(path).get("run") == owner["run"]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
-def _read_owner(path: Path) -> dict[str, Any]:
+def _beat(path: Path, owner: dict[str, Any], released: threading.Event) -> None:
+    """Give signs of life until the lock is released, or interrupt this process where another run has taken it."""
+    for beat in itertools.count(1):
+        if released.wait(BEAT_SECONDS):
+            return
+        found = read_owner(path)
+        if found and found.get("run") != owner["run"]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        with contextlib.suppress(OSError, UserError):  # a disk that is full for now
+            write_text(path, json.dumps({**owner, "beat": beat}))
+
+
+def read_owner(lock_file: Path) -> dict[str, Any]:
+    """Who holds a lock: host, pid, started, run, beat; empty where nobody does, or it is just being written."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(lock_file.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _describe(path: Path) -> str:
-    owner = _read_owner(path)
-    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('started', '?')}"
+def _check_stale(path: Path, what: str, take_over: bool) -> None:
+    """Return where a lock may be taken over.
 
-
-def _is_stale(path: Path) -> bool:
-    owner = _read_owner(path)
-    if owner.get("host") != socket.gethostname():
-        # An unreadable lock is one whose owner was killed between making and filling it.
+    Raises:
+        UserError: It may not.
+    """
+    owner = read_owner(path)
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('started', '?')}"
+    if owner.get("host") == socket.gethostname():
+        stale = not _is_running(int(owner["pid"]))
+    elif not owner:
+        # one that cannot be read is one whose owner was killed between making and filling it
         try:
-            return not owner and time.time() - path.stat().st_mtime > 10
+            stale = time.time() - path.stat().st_mtime > 10
         except FileNotFoundError:
-            return True
+            return
+    elif "beat" in owner and _is_silent(path, owner["beat"]):
+        if take_over:
+            return
+        raise UserError(
+            f"A run on another machine was writing {path.parent} ({what}; {who}) and gives no sign of life. If it is "
+            "certainly gone, run the same command again with --take-over."
+        )
+    else:
+        stale = False
+    if not stale:
+        raise UserError(
+            f"Another run is writing {path.parent} ({what}; {who}). Wait for it or stop it; if it is certainly gone, "
+            f"delete {path} and try again."
+        )
+
+
+def _is_silent(path: Path, beat: int) -> bool:
+    """Whether a lock's number stands still. The clocks of two machines may differ, so that it is watched, not read."""
+    end = time.monotonic() + SILENT_SECONDS
+    while time.monotonic() < end:
+        time.sleep(BEAT_SECONDS / 10)
+        if read_owner(path).get("beat") != beat:
+            return False
+    return True
+
+
+def _is_running(pid: int) -> bool:
     try:
-        os.kill(int(owner["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:
         return False
-    return False
+    except PermissionError:
+        return True
+    return True

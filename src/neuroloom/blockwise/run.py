@@ -1,4 +1,4 @@
-"""Running a stage's blocks with daisy in N local worker processes.
+"""Running a stage's blocks with daisy, in local worker processes or by workers that are supplied.
 
 daisy hands out blocks, retries failed ones and keeps one done-byte per block in the stage's folder; a stage that is
 interrupted or killed goes on with the blocks that are left. Every block depends only on the stage's inputs, so there
@@ -13,10 +13,11 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import daisy.logging
@@ -24,41 +25,77 @@ import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.allocation import keep_freed_memory
-from neuroloom.blockwise.stage import TELL_EVERY, Stage
-from neuroloom.blockwise.tracking import check_room, mend_tracking
-from neuroloom.errors import Interrupted, UserError
+from neuroloom.blockwise.failures import all_failures, record_exception
+from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
+from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, take_back
+from neuroloom.errors import BlocksFailed, Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
 Progress = Callable[[float, int], None]
 """Called with blocks done, counting parts of those underway, and blocks in all."""
 
+STOPPED = "stopped.json"
+"""In the stage's folder: why whoever supplies workers cannot go on."""
 
-def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) -> dict[str, Any]:
+WANTED = "wanted"
+"""In the stage's folder as long as supplied workers are wanted: daisy waits for their supply even if interrupted."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where workers come from, if not from this machine.
+
+    Attributes:
+        worker_function: Makes, of a stage and the name of this run (`files.lock`), what daisy holds in a process of its
+            own as long as workers are wanted; it ends when all blocks are done.
+        host: Address under which workers reach this machine; None for what daisy finds.
+        block_seconds: How long a block may take; a worker that takes longer is stopped.
+    """
+
+    worker_function: Callable[[Stage, str], Callable[..., None]]
+    host: str | None
+    block_seconds: float
+
+
+def run_stage(
+    stage: Stage,
+    workers: int = 1,
+    progress: Progress | None = None,
+    supply: Supply | None = None,
+    take_over: bool = False,
+) -> dict[str, Any]:
     """Do what is missing of a stage.
 
     Args:
         stage: The stage.
         workers: Local worker processes.
         progress: Called when blocks finish, and as they do so.
+        supply: Other workers instead.
+        take_over: Whether a lock that a run on another host left behind is taken over.
 
     Returns:
         What the stage's `done.json` holds: fingerprint, blocks, workers, seconds.
 
     Raises:
-        UserError: Another run writes this stage, an input is bad, or blocks failed.
+        UserError: Another run writes this stage, or an input is bad.
+        BlocksFailed: Blocks failed.
         Interrupted: Ctrl-C or SIGTERM; finished blocks are kept.
     """
     if stage.is_done():
         return read_done(stage)
-    with lock(stage.folder / "lock", stage.title):
+    # interrupted while it waits for the lock, or by whoever takes it over
+    wanted = stage.folder / WANTED
+    with (
+        interruptible(lambda: wanted.unlink(missing_ok=True)),
+        lock(stage.folder / "lock", stage.title, take_over) as run,
+    ):
         if stage.is_done():
             return read_done(stage)
         started = time.monotonic()
-        with interruptible():
-            stage.describe()
-            stage.prepare()
-            _run_blocks(stage, max(1, min(workers, stage.block_count)), progress or (lambda done, total: None))
-            stage.finish()
+        stage.describe()
+        stage.prepare()
+        _run_blocks(stage, run, max(1, min(workers, stage.block_count)), progress or _say_nothing, supply)
+        stage.finish()
         result = {
             "stage": type(stage).__name__,
             "fingerprint": stage.fingerprint(),
@@ -71,14 +108,22 @@ def run_stage(stage: Stage, workers: int = 1, progress: Progress | None = None) 
     return result
 
 
+def _say_nothing(done: float, total: int) -> None:
+    pass
+
+
 def read_done(stage: Stage) -> dict[str, Any]:
     """What `run_stage` wrote when the stage was done."""
     return read_json(stage.done_marker)
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into `Interrupted`, so that locks are released and nothing is lost."""
+def interruptible(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Interrupted`, so that locks are released and nothing is lost.
+
+    Args:
+        at_once: Called, in another thread, as soon as one of them is heard.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -88,7 +133,7 @@ def interruptible() -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     previous_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_pass_on_sigterm, args=(reader,), daemon=True).start()
+    threading.Thread(target=_pass_on_sigterm, args=(reader, at_once), daemon=True).start()
     try:
         yield
     except KeyboardInterrupt as error:
@@ -99,18 +144,27 @@ def interruptible() -> Iterator[None]:
         os.close(writer)  # ends the thread
 
 
-def _pass_on_sigterm(reader: int) -> None:
+def _pass_on_sigterm(reader: int, at_once: Callable[[], None]) -> None:
     while received := os.read(reader, 64):
+        if signal.SIGTERM in received or signal.SIGINT in received:
+            at_once()
         if signal.SIGTERM in received:
             os.kill(os.getpid(), signal.SIGINT)
     os.close(reader)
 
 
-def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
+def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply: Supply | None) -> None:
     tracking = stage.folder / "blocks"
     mend_tracking(tracking)
     with explain_os_errors(stage.folder):
         check_room(stage.folder)
+    _take_back_failures(stage)
+    for left_over in (stage.folder / "failures", stage.underway):
+        shutil.rmtree(left_over, ignore_errors=True)
+    (stage.folder / STOPPED).unlink(missing_ok=True)
+    if blocks_done(tracking) == stage.block_count:
+        progress(stage.block_count, stage.block_count)
+        return
     context = Coordinate(stage.context)
     block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
     task = daisy.v2.Task(
@@ -118,43 +172,76 @@ def _run_blocks(stage: Stage, workers: int, progress: Progress) -> None:
         Roi(Coordinate(0, 0, 0), Coordinate(stage.shape)).grow(context, context),
         block.grow(context, context),
         block,
-        process_function=_BlockFunction(stage),
         read_write_conflict=False,
         fit="shrink",
-        max_workers=workers,
-        max_retries=1,
-        # a worker ends with a block that raises, and starting one takes seconds: a few bad blocks are worth going on
-        # for, more are a defect of the input or of this program
-        max_worker_restarts=workers + 6,
-        timeout=24 * 3600,
         tracking_path=str(tracking),
+        **(_local_workers(stage, workers) if supply is None else _supplied_workers(stage, run, supply)),
     )
-    failures = stage.folder / "failures"
-    for left_over in (failures, stage.underway):
-        shutil.rmtree(left_over, ignore_errors=True)
     daisy.logging.set_log_basedir(stage.folder / "logs")
     logging.getLogger("daisy").setLevel(logging.CRITICAL)
     abandoned = ""
+    if supply is not None:
+        (stage.folder / WANTED).touch()
     try:
         with _Observer(stage, progress) as observer:
-            states = daisy.v2.run_blockwise(
-                task, progress=observer, return_states=True, summary=False, host="127.0.0.1"
+            daisy.v2.run_blockwise(
+                task,
+                progress=observer,
+                summary=False,
+                host="127.0.0.1" if supply is None else supply.host,
             )
-        state = states["blocks"]
-        if state.completed_count == state.total_block_count:
-            return
-        left = state.total_block_count - state.completed_count
     except RuntimeError as error:  # daisy's word for "workers kept dying"
-        left, abandoned = 0, str(error)
-    reports = [json.loads(file.read_text()) for file in sorted(failures.glob("block-*.json"))]
+        abandoned = str(error)
+    finally:
+        (stage.folder / WANTED).unlink(missing_ok=True)
+    given_up = _take_back_failures(stage)
+    left = stage.block_count - blocks_done(tracking)
+    if (stage.folder / STOPPED).exists():
+        raise UserError(str(read_json(stage.folder / STOPPED)["message"]))
+    if left == 0:
+        return
+    reports = all_failures(stage) if supply is None else given_up
     if reports and all(report["user_error"] for report in reports):
         raise UserError(reports[0]["message"])
-    what = f"{left} of {stage.block_count} blocks failed" if left else f"the workers kept ending ({abandoned[:300]})"
+    what = f"{left} of {stage.block_count} blocks failed"
+    if abandoned:
+        what = f"the workers kept ending ({abandoned[:300]})"
     first = f" First: block {reports[0]['block']}: {reports[0]['message']}" if reports else ""
-    raise UserError(
-        f"{stage.title}: {what}.{first} Details are in {failures if reports else stage.folder / 'logs'}; run the same "
-        "command again to retry what is missing."
+    others = f" Failed: {', '.join(str(report['block']) for report in reports[:100])}." if len(reports) > 1 else ""
+    raise BlocksFailed(
+        f"{stage.title}: {what}.{first}{others} Details are in "
+        f"{stage.folder / ('failures' if reports else 'logs')}; run the same command again to retry what is missing."
     )
+
+
+def _local_workers(stage: Stage, workers: int) -> dict[str, Any]:
+    return {
+        "process_function": _BlockFunction(stage),
+        "max_workers": workers,
+        "max_retries": 1,
+        # a worker ends with a block that raises, and starting one takes seconds: a few bad blocks are worth going on
+        # for, more are a defect of the input or of this program
+        "max_worker_restarts": workers + 6,
+        "timeout": 24 * 3600,
+    }
+
+
+def _supplied_workers(stage: Stage, run: str, supply: Supply) -> dict[str, Any]:
+    return {
+        "process_function": supply.worker_function(stage, run),
+        "max_workers": 1,
+        "max_worker_restarts": 0,
+        # a worker that is evicted gives its block back too; workers count themselves what is a block's own fault
+        "max_retries": 10**6,
+        "timeout": supply.block_seconds,
+    }
+
+
+def _take_back_failures(stage: Stage) -> list[dict[str, Any]]:
+    """Mark blocks that workers gave up as not done; what is known of them."""
+    given_up = [found for found in all_failures(stage) if found["given_up"]]
+    take_back(stage.folder / "blocks", [stage.place_of(found["block"]) for found in given_up])
+    return given_up
 
 
 class _BlockFunction:
@@ -165,22 +252,11 @@ class _BlockFunction:
 
     def __call__(self, block: Any) -> None:
         keep_freed_memory()
-        begin = block.write_roi.offset
-        ours = self.stage.block_at(tuple(int(b) // s for b, s in zip(begin, self.stage.block_shape, strict=True)))
+        ours = block_of(self.stage, block)
         try:
             self.stage.process(ours)
         except Exception as error:
-            write_json(
-                self.stage.folder / "failures" / f"block-{ours.number}.json",
-                {
-                    "block": ours.number,
-                    "write_roi": [list(ours.write_roi.begin), list(ours.write_roi.end)],
-                    "user_error": isinstance(error, UserError),
-                    "message": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}",
-                    "traceback": traceback.format_exc(),
-                    "process": os.getpid(),
-                },
-            )
+            record_exception(self.stage, ours.number, socket.gethostname(), error)
             raise
         finally:
             (self.stage.underway / f"{ours.number}.json").unlink(missing_ok=True)
@@ -230,4 +306,6 @@ class _Observer:
         self._tell()
 
     def on_finish(self, states: Any) -> None:
+        # daisy waits for the supply of workers even where it was interrupted
+        (self.stage.folder / WANTED).unlink(missing_ok=True)
         self.on_progress(states)

@@ -17,6 +17,7 @@ folder, so a stale result is never taken for a fresh one. Adding a stage is one 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import time
@@ -29,7 +30,8 @@ import daisy
 from funlib.geometry import Coordinate, Roi
 from pydantic import BaseModel, ConfigDict
 
-from neuroloom.files import hash_json, write_json
+from neuroloom.errors import UserError
+from neuroloom.files import hash_json, read_json, write_json
 from neuroloom.volume import Volume, open_volume
 from neuroloom.volume.array import Triple
 
@@ -183,13 +185,61 @@ class Stage(BaseModel):
 
     def describe(self) -> None:
         """Write what was asked for beside the outputs, for people and for `status`."""
-        write_json(self.folder / "stage.json", {"stage": type(self).__name__, "fingerprint": self.fingerprint(),
-                                                "parameters": self.model_dump(mode="json")})  # fmt: skip
+        write_json(
+            self.description,
+            {
+                "stage": type(self).__name__,
+                "module": type(self).__module__,
+                "fingerprint": self.fingerprint(),
+                "parameters": self.model_dump(mode="json"),
+            },
+        )
+
+    @property
+    def description(self) -> Path:
+        """The file that `describe` writes and `load_stage` reads."""
+        return self.folder / "stage.json"
+
+
+def load_stage(description: Path) -> Stage:
+    """The stage that `Stage.describe` wrote down, for a process that was not told otherwise what to do.
+
+    Args:
+        description: Its `stage.json`.
+
+    Raises:
+        UserError: The file is damaged, or this program would do something else than the one that wrote it.
+    """
+    described = read_json(description)
+    name, module = str(described.get("stage")), str(described.get("module"))
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise UserError(
+            f"{description} needs {module}, which cannot be imported here ({error}). Install the same packages for "
+            "workers as for the program that starts them."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise UserError(f"{description} names {module}.{name}, which is no stage of this version of neuroloom.")
+    stage: Stage = found.model_validate(described["parameters"])
+    if stage.fingerprint() != described["fingerprint"]:
+        raise UserError(
+            f"{description} was written by another version of neuroloom: its {name} would give other results than the "
+            "one here. Install the same version for workers as for the program that starts them."
+        )
+    return stage
+
+
+def block_of(stage: Stage, block: Any) -> Block:
+    """The stage's block that one of daisy's is."""
+    begin = block.write_roi.offset
+    return stage.block_at(tuple(int(b) // s for b, s in zip(begin, stage.block_shape, strict=True)))
 
 
 def worker_number() -> int:
-    """Of this process among the workers of a stage, from 0; 0 too in a process that is none."""
-    return int(daisy.Context.from_env().get("worker_id", 0)) if daisy.Context.ENV_VARIABLE in os.environ else 0
+    """Of this process among the workers of this machine, from 0; 0 too in one that is none, or is a job of its own."""
+    number = int(daisy.Context.from_env().get("worker_id", 0)) if daisy.Context.ENV_VARIABLE in os.environ else 0
+    return max(0, number)
 
 
 def _strip(value: Any) -> Any:

@@ -60,6 +60,17 @@ def mend_tracking(folder: Path) -> None:
             chunk.unlink()
 
 
+def blocks_done(folder: Path) -> int:
+    """How many blocks are marked as done.
+
+    Args:
+        folder: What daisy was given as `tracking_path`; may be missing.
+    """
+    if not (folder / "done" / "zarr.json").exists():
+        return 0
+    return int(np.count_nonzero(zarr.open_array(folder / "done", mode="r")[:]))
+
+
 def take_back(folder: Path, places: Iterable[tuple[int, int, int]]) -> None:
     """Mark blocks as not done.
 

@@ -19,6 +19,7 @@ from neuroloom.agglomeration.stage import Agglomerate
 from neuroloom.blockwise import Source, Stage, run_stage
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
+from neuroloom.chain.running import HERE, Running
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
 from neuroloom.chain.weights import (
     factor_of,
@@ -41,7 +42,7 @@ from neuroloom.prediction import Predict, default_block, foreign_block
 from neuroloom.prediction.planning import GRAIN, prediction_workers
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.prediction.tiles import round_up
-from neuroloom.project import LabelledVolume, Project, RawVolume, TrainingLength, default_workers
+from neuroloom.project import LabelledVolume, Project, RawVolume, StageName, TrainingLength, default_workers
 from neuroloom.segmentation import SizeRules, contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
@@ -54,6 +55,13 @@ from neuroloom.volume.array import Triple, volume_fingerprint
 Progress = Callable[[float, int, str], None]
 """Called with units done, units in all, and a few words."""
 S = TypeVar("S", bound=Stage)
+STAGES: dict[type[Stage], StageName] = {
+    Predict: "predict",
+    Fragments: "fragments",
+    Agglomerate: "agglomerate",
+    Segment: "segment",
+}
+"""What commands and profiles call stages."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,13 @@ class Chain:
 
     Args:
         project: A checked project.
+        running: Where blocks are run.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, running: Running = HERE) -> None:
         self.project = project
         self.parameters = project.parameters
+        self.running = running
 
     # volumes
 
@@ -168,7 +178,8 @@ class Chain:
             return None
         length = TrainingLength(iterations=estimates.baseline_iterations(self.project))
         changed = training.model_copy(update={"setup": "affs", "affinities": length, "baseline": False, "start": None})
-        return Chain(Project(self.project.folder, self.parameters.model_copy(update={"training": changed})))
+        project = Project(self.project.folder, self.parameters.model_copy(update={"training": changed}))
+        return Chain(project, self.running)
 
     # training
 
@@ -606,11 +617,17 @@ class Chain:
             raise UserError(
                 f"{what} needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything."
             )
-        workers = self.parameters.resources.workers or default_workers()
+        name = STAGES[type(stage)]
+        workers = self.running.local_workers(name) or self.parameters.resources.workers or default_workers()
         if isinstance(stage, Predict):
             workers = len(prediction_workers(stage.device))  # a network itself uses all cores, or a GPU
-        unit = "blocks"
-        run_stage(stage, workers, lambda done, total: progress(done, total, unit))
+        run_stage(
+            stage,
+            workers,
+            lambda done, total: progress(done, total, "blocks"),
+            self.running.supply(name, f"neuroloom-{name}"),
+            self.running.take_over,
+        )
 
 
 def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:

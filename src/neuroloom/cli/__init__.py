@@ -7,13 +7,16 @@ import sys
 import traceback
 
 from neuroloom.cli.app import app
-from neuroloom.errors import Interrupted, UserError
+from neuroloom.errors import BlocksFailed, Interrupted, UserError
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 a defect of ours, 2 the user can put it right, 130 stopped."""
+    """Run the command line.
+
+    Exit code 0: done; 1: a defect of ours, or blocks that failed; 2: the user can put it right; 130: stopped.
+    """
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -32,4 +35,10 @@ def main() -> None:
                 "Run the same command with --debug and report what it prints.",
                 file=sys.stderr,
             )
-        raise SystemExit(2 if isinstance(error, UserError) else 130 if isinstance(error, Interrupted) else 1) from None
+        raise SystemExit(_exit_code(error)) from None
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, UserError):
+        return 1 if isinstance(error, BlocksFailed) else 2
+    return 130 if isinstance(error, Interrupted) else 1

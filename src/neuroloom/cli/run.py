@@ -11,25 +11,36 @@ import typer
 
 from neuroloom.chain import Chain, Step, all_steps, open_project
 from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction
+from neuroloom.chain.running import running_on
 from neuroloom.cli.progress import duration, show_progress
 from neuroloom.errors import UserError
 from neuroloom.project import RawVolume, allow_resampling
 
 ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
+OnOption = Annotated[
+    str | None,
+    typer.Option("--on", help="Profile of a cluster (or `local`) whose workers do the blocks; default: this machine."),
+]
+TakeOverOption = Annotated[
+    bool,
+    typer.Option("--take-over", help="Go on where a run on another machine left off, if it gives no sign of life."),
+]
 VolumeArgument = Annotated[list[str] | None, typer.Argument(help="Names of volumes; default: all.")]
 
 
 def run_command(
     project: ProjectOption = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    on: OnOption = None,
+    take_over: TakeOverOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Do all that is missing, in order: train, predict, fragments, agglomerate, evaluate, segment, report.
 
     Everything can be interrupted (Ctrl-C) and goes on where it was with the same command.
     """
-    chain = Chain(open_project(project))
+    chain = _chain(project, on, take_over)
     steps = all_steps(chain)
     if as_json:
         print(
@@ -166,6 +177,8 @@ def predict_command(
             "written into the project.",
         ),
     ] = False,
+    on: OnOption = None,
+    take_over: TakeOverOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Predict affinities."""
@@ -184,17 +197,27 @@ def predict_command(
         else:
             print("\n".join(f"{planned.volume}: {planned}" for planned in plans))
     else:
-        _stage_command("predict", "fragments", volumes, project)
+        _stage_command("predict", "fragments", volumes, _chain(project, on, take_over))
 
 
-def fragments_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
+def fragments_command(
+    volumes: VolumeArgument = None,
+    project: ProjectOption = Path(),
+    on: OnOption = None,
+    take_over: TakeOverOption = False,
+) -> None:
     """Cut affinities into fragments (supervoxels)."""
-    _stage_command("fragments", "agglomerate", volumes, project)
+    _stage_command("fragments", "agglomerate", volumes, _chain(project, on, take_over))
 
 
-def agglomerate_command(volumes: VolumeArgument = None, project: ProjectOption = Path()) -> None:
+def agglomerate_command(
+    volumes: VolumeArgument = None,
+    project: ProjectOption = Path(),
+    on: OnOption = None,
+    take_over: TakeOverOption = False,
+) -> None:
     """Score which fragments belong together, and build the merge forest."""
-    _stage_command("agglomerate", "evaluate", volumes, project)
+    _stage_command("agglomerate", "evaluate", volumes, _chain(project, on, take_over))
 
 
 def evaluate_command(
@@ -241,9 +264,11 @@ def segment_command(
             help="Write the segmentation, or only the table from fragments to segments; default: the project's.",
         ),
     ] = None,
+    on: OnOption = None,
+    take_over: TakeOverOption = False,
 ) -> None:
     """Cut the merge forest at a threshold and write the segmentation. A higher threshold merges more."""
-    chain = Chain(open_project(project))
+    chain = _chain(project, on, take_over)
     if threshold is None and chain.project.threshold is None:
         raise UserError(
             "No threshold is chosen yet. Run `neuroloom evaluate` (with validation volumes), set "
@@ -272,8 +297,13 @@ def report_command(project: ProjectOption = Path()) -> None:
 BEFORE = {"fragments": "predict", "agglomerate": "fragments"}
 
 
-def _stage_command(name: str, following: str, volumes: list[str] | None, project: Path) -> None:
-    chain = Chain(open_project(project))
+def _chain(project: Path, on: str | None, take_over: bool) -> Chain:
+    """The chain of a project whose blocks are run where a profile says."""
+    opened = open_project(project)
+    return Chain(opened, running_on(opened, on, take_over))
+
+
+def _stage_command(name: str, following: str, volumes: list[str] | None, chain: Chain) -> None:
     for volume in _chosen(chain, volumes):
         steps = {step.name: step for step in all_steps(chain)}
         before = steps.get(f"{BEFORE.get(name)} {volume.name}")

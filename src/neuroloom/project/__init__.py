@@ -2,7 +2,7 @@
 
 parameters     every key, its default and what it means       loading    reading, checking, where artifacts lie
 augmentation   likewise, for the section of that name         mistakes   told with their line and the nearest word
-template       writing a commented file
+profiles       likewise, for workers on clusters              template   writing a commented file
 """
 
 from neuroloom.project.augmentation import Augmentation
@@ -34,6 +34,7 @@ from neuroloom.project.parameters import (
     Triple,
     Unlabelled,
 )
+from neuroloom.project.profiles import Job, Profile, StageName, find_profile
 
 __all__ = [
     "FILE_NAME",
@@ -43,15 +44,18 @@ __all__ = [
     "Augmentation",
     "Fragments",
     "Graph",
+    "Job",
     "LabelledVolume",
     "MergeFunction",
     "Network",
     "Parameters",
     "Prediction",
     "Problem",
+    "Profile",
     "Project",
     "RawVolume",
     "Segmentation",
+    "StageName",
     "Training",
     "TrainingLength",
     "Triple",
@@ -59,6 +63,7 @@ __all__ = [
     "allow_resampling",
     "block_problems",
     "default_workers",
+    "find_profile",
     "load_project",
     "size_problems",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -94,11 +94,16 @@ def _short(value: Any) -> str:
 
 def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
+    named = False  # whether the part is a name that the user gave, of an entry in a table of entries
     for part in location:
         if current is None or isinstance(part, int):
             continue
+        if named:
+            named = False
+            continue
         field = next((f for n, f in current.model_fields.items() if (f.alias or n) == part), None)
         current = None if field is None else model_in(field.annotation)
+        named = field is not None and get_origin(field.annotation) is dict
     return current
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from neuroloom.addresses import FILES, check_address
 from neuroloom.project.augmentation import Augmentation
+from neuroloom.project.profiles import Profile
 
 Triple = tuple[int, int, int]
 Positive = Annotated[int, Field(ge=1)]
@@ -441,6 +442,10 @@ class Parameters(Section):
     segmentation: Segmentation = Segmentation()
     graph: Graph = Graph()
     resources: Resources = Resources()
+    cluster: str | None = Field(
+        None, description="file of cluster profiles that projects share; default: cluster.toml beside this file"
+    )
+    profiles: dict[Name, Profile] = Field({}, description="where the workers of stages come from, by name: `run --on`")
 
 
 def _listed(offsets: tuple[Triple, ...]) -> str:

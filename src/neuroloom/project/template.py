@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from neuroloom.project.parameters import LabelledVolume, Parameters, RawVolume, Volumes, model_in
+from neuroloom.project.profiles import Profile
 
 _HEADER = """\
 # neuroloom project: what to train on, what to segment, and how.
@@ -45,7 +46,7 @@ def render(values: Mapping[str, Any]) -> str:
             lines += ["# " + line for line in [f"[[volumes.{kind}]]", *_keys(model, example)]] + [""]
     for name, info in Parameters.model_fields.items():
         section = model_in(info.annotation)
-        if section is not None and section is not Volumes:
+        if section is not None and section not in (Volumes, Profile):  # profiles are for those who have a cluster
             lines += [*_section(name, section, values.get(name, {})), ""]
     return "\n".join(lines).rstrip() + "\n"
 

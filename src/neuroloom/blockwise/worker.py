@@ -1,0 +1,229 @@
+"""A worker process that another machine may run: it joins a stage's master, does blocks until there are none, and ends.
+
+    python -m neuroloom.blockwise.worker STAGE_JSON --run NAME        DAISY_CONTEXT says where the master listens
+
+What it is to do stands in the stage's `stage.json`; a worker of another version, which would give other results,
+refuses. It tells in `workers/<id>.json` of the stage's folder which block it has, so that whoever supplies workers
+knows what a worker was at when it was killed, and appends what each block cost to `workers/<id>.jsonl`.
+
+The master gives signs of life in the stage's lock. Where these stop, or another run has taken the lock, the worker ends
+within `PATIENCE` seconds, in the middle of a block too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import daisy.v2
+
+from neuroloom.blockwise.allocation import keep_freed_memory, most_taken
+from neuroloom.blockwise.failures import failure_file, read_failure, record_exception
+from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
+from neuroloom.errors import UserError
+from neuroloom.files import BEAT_SECONDS, read_owner
+
+PATIENCE = 40.0
+"""Seconds without a sign of life of the master after which a worker ends."""
+
+CONNECT_SECONDS = 60.0
+"""To reach the master."""
+
+UNREACHABLE, MASTER_GONE = 3, 4
+"""Exit codes."""
+
+
+class Worker:
+    """One worker process.
+
+    Attributes:
+        stage: What it does blocks of.
+        run: The name of the run that it belongs to.
+        node: The machine it runs on.
+        name: Of its files: the job that runs it, or machine and process.
+        memory_gb: What it may take, if that is limited.
+    """
+
+    def __init__(self, stage: Stage, run: str) -> None:
+        self.stage, self.run = stage, run
+        self.node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        self.name = f"{array}_{task}" if array and task else f"{self.node}-{os.getpid()}"
+        self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self.memory_gb = float(os.environ.get("NEUROLOOM_MEMORY_GB", "inf"))
+        self.done = 0
+
+    def work(self) -> None:
+        """Do blocks until there are none."""
+        self._tell(None, connected=False)
+        unreachable = threading.Timer(CONNECT_SECONDS, _end, (UNREACHABLE, self._unreachable))
+        unreachable.daemon = True
+        unreachable.start()
+        client = daisy.v2.Client()
+        unreachable.cancel()
+        if not client.connected:
+            print("The master has ended.", flush=True)
+            return
+        print(f"Connected with {client.host}:{client.port} from {self.node}.", flush=True)
+        while True:
+            self._tell(None)
+            try:
+                acquired = client.acquire_block()
+                block = acquired.__enter__()
+            except (OSError, RuntimeError) as error:
+                print(f"The master has ended ({error}).", flush=True)
+                return
+            try:
+                if block is None:
+                    print(f"No blocks are left; {self.done} done here.", flush=True)
+                    return
+                if not self._process(block_of(self.stage, block)):
+                    block.status = daisy.v2.BlockStatus.FAILED
+            finally:
+                acquired.__exit__(None, None, None)
+
+    def _process(self, block: Block) -> bool:
+        """Do a block; whether daisy shall count it as done."""
+        failure = read_failure(self.stage, block.number)
+        if failure.get("given_up"):
+            return True
+        if failure and self._leave_to_others(failure):
+            time.sleep(1.0)
+            return False
+        self._tell(block.number)
+        keep_freed_memory()
+        began, cpu, moved = time.time(), _cpu_seconds(), _moved()
+        try:
+            self.stage.process(block)
+        except Exception as error:
+            found = record_exception(self.stage, block.number, self.node, error, worker=self.name)
+            print(f"Block {block.number}:\n{found['traceback']}", flush=True)
+            return bool(found["given_up"])
+        finally:
+            (self.stage.underway / f"{block.number}.json").unlink(missing_ok=True)
+        if failure:
+            failure_file(self.stage, block.number).unlink(missing_ok=True)
+        self.done += 1
+        read, written = (after - before for after, before in zip(_moved(), moved, strict=True))
+        self._account(
+            {
+                "block": block.number,
+                "node": self.node,
+                "began": round(began, 3),
+                "seconds": round(time.time() - began, 3),
+                "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+                "memory": most_taken(),
+                "read": read,
+                "written": written,
+            }
+        )
+        return True
+
+    def _leave_to_others(self, failure: dict[str, Any]) -> bool:
+        """Whether a block that has failed is better tried elsewhere: with more memory, or on another machine."""
+        if failure.get("needs_memory_gb", 0) > self.memory_gb:
+            return True
+        tried = {attempt["node"] for attempt in failure["attempts"]}
+        return self.node in tried and bool(set(self._active_nodes()) - tried)
+
+    def _active_nodes(self) -> list[str]:
+        """Machines with workers of this stage, as whoever supplies them says."""
+        try:
+            return list(json.loads((self.stage.folder / "workers" / "nodes.json").read_text()))
+        except (OSError, ValueError):
+            return []
+
+    def _tell(self, block: int | None, connected: bool = True) -> None:
+        content = {
+            "block": block,
+            "connected": connected,
+            "done": self.done,
+            "node": self.node,
+            "process": os.getpid(),
+            "restart": self.restart,
+            "run": self.run,
+            "since": time.time(),
+        }
+        # moved into place but not forced to the disk: it is worth nothing after a loss of power
+        file = self.stage.folder / "workers" / f"{self.name}.json"
+        file.parent.mkdir(exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.part")
+        partial.write_text(json.dumps(content))
+        partial.replace(file)
+
+    def _account(self, cost: dict[str, Any]) -> None:
+        with open(self.stage.folder / "workers" / f"{self.name}.jsonl", "a") as file:
+            file.write(json.dumps(cost) + "\n")
+
+    @property
+    def _unreachable(self) -> str:
+        context = daisy.Context.from_env()
+        return (
+            f"{self.node} cannot reach the program that hands out blocks at {context['hostname']}:{context['port']}. "
+            "Set `host` of the profile to an address that the nodes know, and let them connect to all its ports."
+        )
+
+
+def watch_master(lock_file: Path, run: str) -> None:
+    """End this process when the run that it belongs to gives no sign of life any more; does not return.
+
+    Args:
+        lock_file: The stage's.
+        run: The run's name.
+    """
+    beat, heard = -1, time.monotonic()
+    while time.monotonic() - heard < PATIENCE:
+        owner = read_owner(lock_file)
+        if owner and owner.get("run") != run:
+            break
+        if owner and owner["beat"] != beat:
+            beat, heard = owner["beat"], time.monotonic()
+        time.sleep(BEAT_SECONDS)
+    _end(MASTER_GONE, "The master has ended, or another one has taken its place.")
+
+
+def _end(code: int, message: str) -> None:
+    print(message, flush=True)
+    os._exit(code)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _moved() -> tuple[int, int]:
+    """Bytes that this process has read and written so far, of files and whatever else; 0 where nobody counts."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    counts = {key: int(value) for key, _, value in (line.partition(": ") for line in lines)}
+    return counts["rchar"], counts["wchar"]
+
+
+def main() -> None:
+    """Be a worker; exit code 2 with a message where it cannot be one."""
+    parser = argparse.ArgumentParser(prog="neuroloom.blockwise.worker", description=__doc__)
+    parser.add_argument("description", type=Path, help="the stage's `stage.json`")
+    parser.add_argument("--run", required=True, help="name of the run that it belongs to")
+    arguments = parser.parse_args()
+    try:
+        stage = load_stage(arguments.description)
+        threading.Thread(target=watch_master, args=(stage.folder / "lock", arguments.run), daemon=True).start()
+        Worker(stage, arguments.run).work()
+    except UserError as error:
+        print(error, file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
