@@ -220,7 +220,7 @@ def _ask(command: Sequence[str], said: str | None = None, forgotten: str | None 
             done = subprocess.run(
                 command, input=said, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS
             )
-            message = (done.stderr or done.stdout).strip()
+            message = " ".join((done.stderr or done.stdout).split())
         except subprocess.TimeoutExpired:
             done, message = None, f"timed out after {COMMAND_SECONDS:.0f} s"
         if done is not None and done.returncode == 0:
@@ -231,9 +231,12 @@ def _ask(command: Sequence[str], said: str | None = None, forgotten: str | None 
         if away and time.monotonic() < end:
             time.sleep(5.0)
             continue
+        advice = "Try again later" if away else "Correct the profile"
+        if "configuration source" in message:
+            advice = "Run it on a login node of the cluster, or set SLURM_CONF"
         raise UserError(
-            f"SLURM {'does not answer' if away else 'refuses'} `{' '.join(command)}`: {message}. "
-            f"{'Try again later' if away else 'Correct the profile'}; what was finished is kept."
+            f"SLURM {'does not answer' if away else 'refuses'} `{' '.join(command)}`: {message}. {advice}; what was "
+            "finished is kept."
         )
 
 
