@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -69,6 +70,11 @@ def test_an_owner_whose_lock_was_taken_over_is_interrupted_and_leaves_it(tmp_pat
                 left_behind(tmp_path / "lock")
                 time.sleep(0.1)
 
-    with pytest.raises(KeyboardInterrupt):
-        hold()
+    # what a shell starts in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert read_owner(tmp_path / "lock")["run"] == "theirs"

@@ -127,7 +127,8 @@ def interruptible(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT, too: a shell has what it starts in the background ignore it
+    previous = {heard: signal.signal(heard, signal.default_int_handler) for heard in (signal.SIGTERM, signal.SIGINT)}
     # daisy waits in compiled code that only looks for SIGINT; a thread that reads the wake-up descriptor hears
     # SIGTERM at once and passes it on.
     reader, writer = os.pipe()
@@ -140,7 +141,8 @@ def interruptible(at_once: Callable[[], None] = lambda: None) -> Iterator[None]:
         raise Interrupted("Stopped. What was finished is kept; run the same command again to go on.") from error
     finally:
         signal.set_wakeup_fd(previous_descriptor)
-        signal.signal(signal.SIGTERM, previous)
+        for heard, handler in previous.items():
+            signal.signal(heard, handler)
         os.close(writer)  # ends the thread
 
 
