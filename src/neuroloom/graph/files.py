@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from funlib.geometry import Roi
 from pyarrow import ipc
@@ -40,7 +41,7 @@ class GraphFiles(GraphStore):
 
     def write(self, kind: Kind, block_number: int, columns: Columns) -> None:
         """Write a block's file; see `GraphStore.write`."""
-        write_table(self.folder / kind / f"{block_number:012d}.arrow", pa.table(columns))
+        write_table(self.folder / kind / f"{block_number:012d}.arrow", _table(columns))
 
     def blocks(self, kind: Kind) -> set[int]:
         """Numbers of the blocks that have a file."""
@@ -59,6 +60,17 @@ class GraphFiles(GraphStore):
     def _paths(self, kind: Kind) -> list[Path]:
         # names have one length, so their order is that of the numbers; files being written start with a dot
         return sorted(path for path in (self.folder / kind).glob("*.arrow") if not path.name.startswith("."))
+
+
+def _table(columns: Columns) -> pa.Table:
+    """Columns of numbers as they lie in memory; `pa.table` of arrays imports pandas where there is one, to ask it."""
+    contiguous = {name: np.ascontiguousarray(values) for name, values in columns.items()}
+    return pa.table(
+        {
+            name: pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+            for name, values in contiguous.items()
+        }
+    )
 
 
 def write_table(path: Path, table: pa.Table) -> None:
