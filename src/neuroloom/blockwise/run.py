@@ -1,8 +1,9 @@
-"""Running a stage's blocks with daisy, in local worker processes or by workers that are supplied.
+"""Running the blocks of stages with daisy, in local worker processes or by workers that are supplied.
 
 daisy hands out blocks, retries failed ones and keeps one done-byte per block in the stage's folder; a stage that is
 interrupted or killed goes on with the blocks that are left. Every block depends only on the stage's inputs, so there
-are no conflicts between blocks and any order gives the same bytes.
+are no conflicts between blocks and any order gives the same bytes. Stages of which one reads another may run at the
+same time (`overlap`).
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import daisy.logging
 import daisy.v2
+import numpy as np
 from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.allocation import keep_freed_memory
-from neuroloom.blockwise.failures import all_failures, record_exception
+from neuroloom.blockwise.dependencies import Flags
+from neuroloom.blockwise.failures import all_failures, finished_blocks, record_exception
+from neuroloom.blockwise.intermediate import Unread
+from neuroloom.blockwise.overlap import WANTED, Overlap, chosen_blocks, overlap_of, write_overlaps
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
-from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, take_back
+from neuroloom.blockwise.tracking import check_room, mend_tracking, take_back
 from neuroloom.errors import BlocksFailed, Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
@@ -37,8 +43,11 @@ Progress = Callable[[float, int], None]
 STOPPED = "stopped.json"
 """In the stage's folder: why whoever supplies workers cannot go on."""
 
-WANTED = "wanted"
-"""In the stage's folder as long as supplied workers are wanted: daisy waits for their supply even if interrupted."""
+DELETE_EVERY = 5.0
+"""Seconds between two looks for results that nobody is to read any more."""
+
+PAUSE_SECONDS = 0.5
+"""Between two looks whether a stage that is ahead may go on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,43 @@ class Supply:
     worker_function: Callable[[Stage, str], Callable[..., None]]
     host: str | None
     block_seconds: float
+
+
+def _say_nothing(done: float, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage that is to be run, and by whom.
+
+    Attributes:
+        stage: The stage.
+        workers: Local worker processes.
+        progress: Called when blocks finish, and as they do so.
+        supply: Other workers instead.
+        only: Numbers of the blocks that are wanted; None for all.
+        lead: How many blocks may be ready and wait, before stages that this one reads pause.
+    """
+
+    stage: Stage
+    workers: int = 1
+    progress: Progress = _say_nothing
+    supply: Supply | None = None
+    only: frozenset[int] | None = None
+    lead: int = 64
+
+    @property
+    def wanted(self) -> Flags:
+        """Which blocks are wanted, `(z, y, x)` of the stage's grid."""
+        if self.only is None:
+            return np.ones(self.stage.grid, dtype=bool)
+        return chosen_blocks(self.stage, self.only)
+
+    @property
+    def left(self) -> int:
+        """How many of them are not done."""
+        return int(np.count_nonzero(self.wanted & ~finished_blocks(self.stage)))
 
 
 def run_stage(
@@ -81,39 +127,61 @@ def run_stage(
         BlocksFailed: Blocks failed.
         Interrupted: Ctrl-C or SIGTERM; finished blocks are kept.
     """
-    if stage.is_done():
-        return read_done(stage)
-    # interrupted while it waits for the lock, or by whoever takes it over
-    wanted = stage.folder / WANTED
-    with (
-        interruptible(lambda: wanted.unlink(missing_ok=True)),
-        lock(stage.folder / "lock", stage.title, take_over) as run,
-    ):
-        if stage.is_done():
-            return read_done(stage)
+    run_stages([Work(stage, workers, progress or _say_nothing, supply)], take_over)
+    return read_done(stage)
+
+
+def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | None = None) -> None:
+    """Do what is missing of stages; of several, block by block as soon as all is there that a block reads.
+
+    Args:
+        works: In the order in which they read one another.
+        take_over: As for `run_stage`.
+        unread: What is deleted as soon as nobody is to read it any more.
+
+    Raises:
+        UserError: Another run writes one of them, or an input is bad.
+        BlocksFailed: Blocks failed.
+        Interrupted: Ctrl-C or SIGTERM; finished blocks are kept.
+    """
+    works = [work for work in works if not work.stage.is_done()]
+    if not works:
+        return
+
+    def unwanted() -> None:
+        for work in works:
+            (work.stage.folder / WANTED).unlink(missing_ok=True)
+
+    # interrupted while it waits for a lock, or by whoever takes it over
+    with interruptible(unwanted), contextlib.ExitStack() as locks:
+        runs = [locks.enter_context(lock(w.stage.folder / "lock", w.stage.title, take_over)) for w in works]
+        held = [(work, run) for work, run in zip(works, runs, strict=True) if not work.stage.is_done()]
         started = time.monotonic()
-        stage.describe()
-        stage.prepare()
-        _run_blocks(stage, run, max(1, min(workers, stage.block_count)), progress or _say_nothing, supply)
-        stage.finish()
-        result = {
-            "stage": type(stage).__name__,
-            "fingerprint": stage.fingerprint(),
-            "blocks": stage.block_count,
-            "workers": workers,
-            "seconds": round(time.monotonic() - started, 3),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        write_json(stage.done_marker, result)
-    return result
-
-
-def _say_nothing(done: float, total: int) -> None:
-    pass
+        for work, _ in held:
+            work.stage.describe()
+        overlaps = write_overlaps([(work.stage, work.lead) for work, _ in held])
+        for work, _ in held:
+            work.stage.prepare()
+        took = _run_blocks(held, overlaps, unread)
+        for work, _ in held:
+            stage = work.stage
+            if not finished_blocks(stage).all():
+                continue
+            began = time.monotonic()
+            stage.finish()
+            result = {
+                "stage": type(stage).__name__,
+                "fingerprint": stage.fingerprint(),
+                "blocks": stage.block_count,
+                "workers": work.workers,
+                "seconds": round(took.get(stage.folder, began) - started + time.monotonic() - began, 3),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            }
+            write_json(stage.done_marker, result)
 
 
 def read_done(stage: Stage) -> dict[str, Any]:
-    """What `run_stage` wrote when the stage was done."""
+    """What `run_stages` wrote when the stage was done."""
     return read_json(stage.done_marker)
 
 
@@ -155,68 +223,87 @@ def _pass_on_sigterm(reader: int, at_once: Callable[[], None]) -> None:
     os.close(reader)
 
 
-def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply: Supply | None) -> None:
-    tracking = stage.folder / "blocks"
-    mend_tracking(tracking)
+def _run_blocks(
+    works: Sequence[tuple[Work, str]], overlaps: Sequence[Overlap], unread: Unread | None
+) -> dict[Path, float]:
+    """Do the blocks that are wanted and not done.
+
+    Args:
+        works: Each with the name of its run.
+        overlaps: One for each.
+        unread: As for `run_stages`.
+
+    Returns:
+        When the last block of a stage was done (monotonic), by the stage's folder; only of those that had any left.
+    """
+    for work, _ in works:
+        _make_ready(work.stage)
+    if not any(work.left for work, _ in works):
+        for work, _ in works:
+            work.progress(work.stage.block_count, work.stage.block_count)
+        return {}
+    tasks = [_task(work, run) for work, run in works]
+    edges = [
+        (tasks[number], tasks[reader])
+        for number, overlap in enumerate(overlaps)
+        for reader, (work, _) in enumerate(works)
+        if work.stage in overlap.readers
+    ]
+    logs = works[0][0].stage.folder / "logs"
+    daisy.logging.set_log_basedir(logs)
+    logging.getLogger("daisy").setLevel(logging.CRITICAL)
+    abandoned = ""
+    for work, _ in works:
+        write_json(work.stage.folder / WANTED, None if work.only is None else sorted(work.only))
+    with _Observer([work for work, _ in works], unread) as observer:
+        try:
+            daisy.v2.run_blockwise(
+                daisy.v2.Pipeline(tasks, edges),
+                progress=observer,
+                summary=False,
+                host=next((work.supply.host for work, _ in works if work.supply is not None), "127.0.0.1"),
+            )
+        except RuntimeError as error:  # daisy's word for "workers kept dying"
+            abandoned = str(error)
+        except KeyboardInterrupt:
+            if not observer.hopeless:
+                raise
+        finally:
+            for work, _ in works:
+                (work.stage.folder / WANTED).unlink(missing_ok=True)
+    _tell_failures([work for work, _ in works], abandoned or observer.abandoned, logs)
+    return observer.ended
+
+
+def _make_ready(stage: Stage) -> None:
+    """Mend what a killed run left behind, and forget how blocks failed."""
+    mend_tracking(stage.folder / "blocks")
     with explain_os_errors(stage.folder):
         check_room(stage.folder)
     _take_back_failures(stage)
     for left_over in (stage.folder / "failures", stage.underway):
         shutil.rmtree(left_over, ignore_errors=True)
     (stage.folder / STOPPED).unlink(missing_ok=True)
-    if blocks_done(tracking) == stage.block_count:
-        progress(stage.block_count, stage.block_count)
-        return
-    context = Coordinate(stage.context)
-    block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
-    task = daisy.v2.Task(
-        "blocks",
+
+
+def _task(work: Work, run: str) -> daisy.v2.Task:
+    stage = work.stage
+    context, block = Coordinate(stage.context), Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
+    return daisy.v2.Task(
+        type(stage).__name__,
         Roi(Coordinate(0, 0, 0), Coordinate(stage.shape)).grow(context, context),
         block.grow(context, context),
         block,
         read_write_conflict=False,
         fit="shrink",
-        tracking_path=str(tracking),
-        **(_local_workers(stage, workers) if supply is None else _supplied_workers(stage, run, supply)),
-    )
-    daisy.logging.set_log_basedir(stage.folder / "logs")
-    logging.getLogger("daisy").setLevel(logging.CRITICAL)
-    abandoned = ""
-    if supply is not None:
-        (stage.folder / WANTED).touch()
-    try:
-        with _Observer(stage, progress) as observer:
-            daisy.v2.run_blockwise(
-                task,
-                progress=observer,
-                summary=False,
-                host="127.0.0.1" if supply is None else supply.host,
-            )
-    except RuntimeError as error:  # daisy's word for "workers kept dying"
-        abandoned = str(error)
-    finally:
-        (stage.folder / WANTED).unlink(missing_ok=True)
-    given_up = _take_back_failures(stage)
-    left = stage.block_count - blocks_done(tracking)
-    if (stage.folder / STOPPED).exists():
-        raise UserError(str(read_json(stage.folder / STOPPED)["message"]))
-    if left == 0:
-        return
-    reports = all_failures(stage) if supply is None else given_up
-    if reports and all(report["user_error"] for report in reports):
-        raise UserError(reports[0]["message"])
-    what = f"{left} of {stage.block_count} blocks failed"
-    if abandoned:
-        what = f"the workers kept ending ({abandoned[:300]})"
-    first = f" First: block {reports[0]['block']}: {reports[0]['message']}" if reports else ""
-    others = f" Failed: {', '.join(str(report['block']) for report in reports[:100])}." if len(reports) > 1 else ""
-    raise BlocksFailed(
-        f"{stage.title}: {what}.{first}{others} Details are in "
-        f"{stage.folder / ('failures' if reports else 'logs')}; run the same command again to retry what is missing."
+        tracking_path=str(stage.folder / "blocks"),
+        **({} if work.only is None else {"skip_mask": ~work.wanted}),
+        **(_local_workers(stage, work.workers) if work.supply is None else _supplied_workers(stage, run, work.supply)),
     )
 
 
 def _local_workers(stage: Stage, workers: int) -> dict[str, Any]:
+    workers = max(1, min(workers, stage.block_count))
     return {
         "process_function": _BlockFunction(stage),
         "max_workers": workers,
@@ -239,11 +326,47 @@ def _supplied_workers(stage: Stage, run: str, supply: Supply) -> dict[str, Any]:
     }
 
 
-def _take_back_failures(stage: Stage) -> list[dict[str, Any]]:
-    """Mark blocks that workers gave up as not done; what is known of them."""
-    given_up = [found for found in all_failures(stage) if found["given_up"]]
-    take_back(stage.folder / "blocks", [stage.place_of(found["block"]) for found in given_up])
-    return given_up
+def _take_back_failures(stage: Stage) -> None:
+    """Mark blocks that workers gave up as not done."""
+    given_up = [stage.place_of(found["block"]) for found in all_failures(stage) if found["given_up"]]
+    take_back(stage.folder / "blocks", given_up)
+
+
+def _tell_failures(works: Sequence[Work], abandoned: str, logs: Path) -> None:
+    """Raise what is to be said of blocks that are wanted and not done; nothing if there are none.
+
+    Args:
+        works: What was run.
+        abandoned: What daisy said of workers that kept ending.
+        logs: Where local workers wrote.
+    """
+    for work in works:
+        if (work.stage.folder / STOPPED).exists():
+            raise UserError(str(read_json(work.stage.folder / STOPPED)["message"]))
+    sentences: list[str] = []
+    reports: list[dict[str, Any]] = []
+    for work in works:
+        stage, left = work.stage, work.left
+        found = [report for report in all_failures(stage) if not report["no_input"]]
+        if work.supply is not None:
+            found = [report for report in found if report["given_up"]]
+        _take_back_failures(stage)
+        if left == 0:
+            continue
+        reports += found
+        if reports and not found and not abandoned:
+            sentences.append(f"{left} blocks of {stage.title} wait for them.")
+            continue
+        of = stage.block_count if work.only is None else len(work.only)
+        what = f"the workers kept ending ({abandoned[:300]})" if abandoned else f"{left} of {of} blocks failed"
+        first = f" First: block {found[0]['block']}: {found[0]['message']}" if found else ""
+        others = f" Failed: {', '.join(str(report['block']) for report in found[:100])}." if len(found) > 1 else ""
+        details = stage.folder / "failures" if found else logs
+        sentences.append(f"{stage.title}: {what}.{first}{others} Details are in {details}.")
+    if reports and all(report["user_error"] for report in reports):
+        raise UserError(reports[0]["message"])
+    if sentences:
+        raise BlocksFailed(f"{' '.join(sentences)} Run the same command again to retry what is missing.")
 
 
 class _BlockFunction:
@@ -254,6 +377,9 @@ class _BlockFunction:
 
     def __call__(self, block: Any) -> None:
         keep_freed_memory()
+        overlap, master = overlap_of(self.stage), os.getppid()
+        while overlap.is_ahead() and os.getppid() == master:
+            time.sleep(PAUSE_SECONDS)
         ours = block_of(self.stage, block)
         try:
             self.stage.process(ours)
@@ -265,13 +391,23 @@ class _BlockFunction:
 
 
 class _Observer:
-    """daisy's progress interface, reduced to two numbers; between its calls, what workers say themselves."""
+    """daisy's progress interface, reduced to two numbers for each stage; between its calls, what workers say of theirs.
 
-    def __init__(self, stage: Stage, progress: Progress) -> None:
-        self.stage, self.progress = stage, progress
-        self.done = 0
-        self.told = 0.0
-        self.ended = threading.Event()
+    Attributes:
+        ended: When the last block of a stage was done (monotonic), by the stage's folder.
+        hopeless: Whether daisy was interrupted, since one of the stages cannot go on.
+        abandoned: What daisy said of workers that kept ending.
+    """
+
+    def __init__(self, works: Sequence[Work], unread: Unread | None) -> None:
+        self.works, self.unread = {type(work.stage).__name__: work for work in works}, unread
+        # blocks that are not wanted count as done, for daisy
+        self.wanted = {name: int(np.count_nonzero(work.wanted)) for name, work in self.works.items()}
+        self.done = dict.fromkeys(self.works, 0)
+        self.told = dict.fromkeys(self.works, 0.0)
+        self.ended: dict[Path, float] = {}
+        self.hopeless, self.abandoned = False, ""
+        self.over = threading.Event()
         self.lock = threading.Lock()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -280,34 +416,57 @@ class _Observer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.ended.set()
+        self.over.set()
         self.thread.join()
-        shutil.rmtree(self.stage.underway, ignore_errors=True)
+        for work in self.works.values():
+            shutil.rmtree(work.stage.underway, ignore_errors=True)
 
     def _watch(self) -> None:
-        while not self.ended.wait(TELL_EVERY):
-            parts = 0.0
-            for file in self.stage.underway.glob("*.json"):
-                with contextlib.suppress(OSError, ValueError):  # its block has just ended
-                    parts += float(json.loads(file.read_text()))
-            if parts:
-                self._tell(parts)
+        deleted = time.monotonic()
+        while not self.over.wait(TELL_EVERY):
+            for name, work in self.works.items():
+                parts = 0.0
+                for file in work.stage.underway.glob("*.json"):
+                    with contextlib.suppress(OSError, ValueError):  # its block has just ended
+                        parts += float(json.loads(file.read_text()))
+                if parts:
+                    self._tell(name, parts)
+            if self.unread is not None and time.monotonic() - deleted > DELETE_EVERY:
+                with contextlib.suppress(OSError, UserError):  # what cannot be deleted now stays
+                    self.unread.delete()
+                deleted = time.monotonic()
+            stopped = any((work.stage.folder / STOPPED).exists() for work in self.works.values())
+            if len(self.works) > 1 and (stopped or self.abandoned) and not self.hopeless:
+                self.hopeless = True  # the others would go on for nothing
+                self._unwanted()
+                os.kill(os.getpid(), signal.SIGINT)
 
-    def _tell(self, parts: float = 0.0) -> None:
+    def _tell(self, name: str, parts: float = 0.0) -> None:
         """Tell what is done; never less than before, since daisy counts whole blocks only and calls at any time."""
         with self.lock:
-            self.told = max(self.told, min(self.done + parts, self.stage.block_count))
-            self.progress(self.told, self.stage.block_count)
+            wanted = self.wanted[name]
+            self.told[name] = max(self.told[name], min(self.done[name] + parts, wanted))
+            self.works[name].progress(self.told[name], wanted)
 
     def on_start(self, states: Any) -> None:
         self.on_progress(states)
 
     def on_progress(self, states: Any) -> None:
-        for state in states.values():
-            self.done = int(state.completed_count)
-        self._tell()
+        for name, state in states.items():
+            work = self.works[name]
+            self.done[name] = int(state.completed_count) - (work.stage.block_count - self.wanted[name])
+            if state.abandoned and not self.abandoned:
+                self.abandoned = str(state.abandon_reason or "workers kept ending")
+            if self.done[name] == self.wanted[name]:
+                self.ended.setdefault(work.stage.folder, time.monotonic())
+                (work.stage.folder / WANTED).unlink(missing_ok=True)
+            self._tell(name)
 
     def on_finish(self, states: Any) -> None:
         # daisy waits for the supply of workers even where it was interrupted
-        (self.stage.folder / WANTED).unlink(missing_ok=True)
+        self._unwanted()
         self.on_progress(states)
+
+    def _unwanted(self) -> None:
+        for work in self.works.values():
+            (work.stage.folder / WANTED).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 ROOM = 2**20
 """Bytes that must be free before a run begins: a byte per block, and logs."""
@@ -60,15 +61,20 @@ def mend_tracking(folder: Path) -> None:
             chunk.unlink()
 
 
-def blocks_done(folder: Path) -> int:
-    """How many blocks are marked as done.
+def done_blocks(folder: Path, grid: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Which blocks are marked as done.
 
     Args:
         folder: What daisy was given as `tracking_path`; may be missing.
+        grid: Number of blocks along z, y, x.
+
+    Returns:
+        `(z, y, x)`.
     """
     if not (folder / "done" / "zarr.json").exists():
-        return 0
-    return int(np.count_nonzero(zarr.open_array(folder / "done", mode="r")[:]))
+        return np.zeros(grid, dtype=bool)
+    z, y, x = grid  # daisy's array has room for the context, too
+    return np.asarray(zarr.open_array(folder / "done", mode="r")[:z, :y, :x]) != 0
 
 
 def take_back(folder: Path, places: Iterable[tuple[int, int, int]]) -> None:

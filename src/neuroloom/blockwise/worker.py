@@ -26,7 +26,8 @@ from typing import Any
 import daisy.v2
 
 from neuroloom.blockwise.allocation import keep_freed_memory, most_taken
-from neuroloom.blockwise.failures import failure_file, read_failure, record_exception
+from neuroloom.blockwise.failures import failure_file, read_failure, record_exception, record_no_input
+from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
 from neuroloom.errors import UserError
 from neuroloom.files import BEAT_SECONDS, read_owner
@@ -36,6 +37,9 @@ PATIENCE = 40.0
 
 CONNECT_SECONDS = 60.0
 """To reach the master."""
+
+PAUSE_SECONDS = 1.0
+"""Between two looks whether a stage that is ahead of those that read it may go on."""
 
 UNREACHABLE, MASTER_GONE = 3, 4
 """Exit codes."""
@@ -75,6 +79,8 @@ class Worker:
         print(f"Connected with {client.host}:{client.port} from {self.node}.", flush=True)
         while True:
             self._tell(None)
+            while overlap_of(self.stage).is_ahead():
+                time.sleep(PAUSE_SECONDS)
             try:
                 acquired = client.acquire_block()
                 block = acquired.__enter__()
@@ -94,6 +100,9 @@ class Worker:
         """Do a block; whether daisy shall count it as done."""
         failure = read_failure(self.stage, block.number)
         if failure.get("given_up"):
+            return True
+        if lost := overlap_of(self.stage).lost_input(block):
+            record_no_input(self.stage, block, lost)
             return True
         if failure and self._leave_to_others(failure):
             time.sleep(1.0)

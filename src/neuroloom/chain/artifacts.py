@@ -6,7 +6,7 @@ its checkpoint, so it is known once training is done; those of everything after 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from neuroloom.agglomeration.forest import load_forest
 from neuroloom.agglomeration.stage import Agglomerate
-from neuroloom.blockwise import Source, Stage, run_stage
+from neuroloom.blockwise import Source, Stage, Unread, Work, run_stages
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.running import HERE, Running
@@ -605,8 +605,24 @@ class Chain:
             f"[[volumes.validate]] with truth, or set `segmentation.threshold` in {self.project.file}{hint}."
         )
 
-    def run_stage(self, stage: Stage | None, what: str, progress: Progress) -> None:
+    @property
+    def stages_overlap(self) -> bool:
+        """Whether prediction, fragments and agglomeration run at the same time, block by block.
+
+        Not where all of them would share this machine's cores: that saves no time, and takes more memory.
+        """
+        if self.running.is_elsewhere or self.running.delete_intermediate:
+            return True
+        return any(not name.startswith("cpu") for name in prediction_workers(self.parameters.resources.device))
+
+    def run_stage(self, stage: Stage | None, what: str, progress: Progress, only: frozenset[int] | None = None) -> None:
         """Do what is missing of a stage.
+
+        Args:
+            stage: One of this project's; None if it cannot be known yet.
+            what: It is called in messages.
+            progress: Called when blocks finish.
+            only: Numbers of the blocks that are wanted; None for all.
 
         Raises:
             UserError: What comes before it is not done.
@@ -617,17 +633,46 @@ class Chain:
             raise UserError(
                 f"{what} needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything."
             )
+        self.run_stages([(stage, progress, only)])
+
+    def run_stages(self, stages: Sequence[tuple[Stage, Progress, frozenset[int] | None]]) -> None:
+        """Do what is missing of stages of one volume, at the same time if there are several.
+
+        Args:
+            stages: In the order in which they read one another, each with what is called when blocks finish, and
+                numbers of the blocks that are wanted.
+        """
+        works = [self._work(stage, progress, only) for stage, progress, only in stages]
+        read = self.affinities_read(self.volume(stages[0][0].folder.parent.name))
+        if read is not None and any(isinstance(stage, Predict) for stage, _, _ in stages):
+            read.make_again()
+        run_stages(works, self.running.take_over, read if self.running.delete_intermediate else None)
+        if read is not None and self.running.delete_intermediate:
+            read.delete()
+
+    def _work(self, stage: Stage, progress: Progress, only: frozenset[int] | None) -> Work:
         name = STAGES[type(stage)]
         workers = self.running.local_workers(name) or self.parameters.resources.workers or default_workers()
         if isinstance(stage, Predict):
             workers = len(prediction_workers(stage.device))  # a network itself uses all cores, or a GPU
-        run_stage(
+        return Work(
             stage,
             workers,
             lambda done, total: progress(done, total, "blocks"),
             self.running.supply(name, f"neuroloom-{name}"),
-            self.running.take_over,
+            only,
+            self.running.lead(name, workers),
         )
+
+    def to_edges(self, volume: RawVolume) -> tuple[Stage, ...]:
+        """The stages that may run at the same time, in order; none while the network is not trained."""
+        stages = self.predict(volume), self.fragments(volume), self.agglomerate(volume)
+        return tuple(stage for stage in stages if stage is not None)
+
+    def affinities_read(self, volume: RawVolume) -> Unread | None:
+        """Affinities, and all that read them; None while the network is not trained."""
+        stages = self.to_edges(volume)
+        return Unread(stages[0], stages[1:]) if stages else None
 
 
 def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:

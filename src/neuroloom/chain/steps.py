@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from neuroloom.blockwise import Stage
+from neuroloom.blockwise.intermediate import deleted_blocks
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
@@ -22,6 +25,8 @@ from neuroloom.files import read_json_lines
 from neuroloom.project import LabelledVolume, RawVolume
 
 State = Literal["done", "begun", "to do"]
+OVERLAPPING = ("predict", "fragments", "agglomerate")
+"""Steps that may run at the same time, block by block."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Step:
         folder: Where its results lie; None while its fingerprint is unknown.
         seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
         run: Does what is missing of it.
+        chain: Of a step that has blocks: whose it is, the project's or its baseline's.
+        volume: Likewise: the one whose blocks they are.
     """
 
     name: str
@@ -43,6 +50,13 @@ class Step:
     folder: Path | None
     seconds: float | None
     run: Callable[[Progress], None] = field(repr=False)
+    chain: Chain | None = field(default=None, repr=False)
+    volume: RawVolume | None = None
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether it may run at the same time as the steps beside it that may, of the same volume."""
+        return self.volume is not None and self.name.removeprefix("baseline ").split()[0] in OVERLAPPING
 
 
 def all_steps(chain: Chain) -> list[Step]:
@@ -124,6 +138,12 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
             seconds = float(read_done(stage)["seconds"])
         elif _other_results(stage):
             why += "; parameters or inputs have changed since the last time"
+        read = chain.affinities_read(volume) if name == "predict" else None
+        if read is not None and (deleted := int(np.count_nonzero(deleted_blocks(stage)))):
+            if again := int(np.count_nonzero(read.wanted_again())):
+                state, why = "begun", f"{why}; {again} were deleted, and are to be read again"
+            else:
+                why += f"; {deleted} were deleted, since nobody is to read them"
         if state != "done" and name == "predict" and known:
             rate = plan_prediction(chain, volume).voxels_per_second
             seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate
@@ -134,6 +154,8 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         folder,
         seconds,
         lambda progress: chain.run_stage(make(volume), f"`{name} {volume.name}`", progress),
+        chain,
+        volume,
     )
 
 

@@ -6,6 +6,6 @@ check    what a profile asks for and the cluster does not have
 """
 
 from neuroloom.cluster.check import check_profile
-from neuroloom.cluster.supply import slurm_supply
+from neuroloom.cluster.supply import WORKERS, slurm_supply
 
-__all__ = ["check_profile", "slurm_supply"]
+__all__ = ["WORKERS", "check_profile", "slurm_supply"]

@@ -7,9 +7,9 @@ daisy holds this in one process of its own, beside the master:
        +------- supply ---- sbatch, squeue, scancel
 
 Every `poll_seconds` it looks at the queue, finds out why jobs have ended (`ends`), and submits as many as are missing:
-the smaller of `workers_max` and the blocks that are left. Jobs that were evicted go back to the queue by themselves and
-join again. Whatever ends it cancels its jobs: the last block, the master's end, a signal. What was left behind by one
-that could not is cancelled by the next.
+the smaller of `workers_max` and the blocks that can be done now. Jobs that were evicted go back to the queue by
+themselves and join again. Whatever ends it cancels its jobs: the last block, the master's end, a signal. What was left
+behind by one that could not is cancelled by the next.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neuroloom.blockwise.failures import all_failures, read_failure, record_failure
-from neuroloom.blockwise.run import STOPPED, WANTED, Supply
+from neuroloom.blockwise.overlap import WANTED, overlap_of
+from neuroloom.blockwise.run import STOPPED, Supply
 from neuroloom.blockwise.stage import Stage, load_stage
-from neuroloom.blockwise.tracking import blocks_done
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
 from neuroloom.cluster.job import sbatch_options, worker_script
@@ -147,11 +149,11 @@ class Keeper:
         self._cancel_left_over()
         next_look = 0.0
         try:
-            while left := self._blocks_left():
+            while self._is_wanted():
                 if time.monotonic() >= next_look:
                     if not self._master_answers():  # it was interrupted, and waits for this process
                         break
-                    self._look(left)
+                    self._look(self._blocks_open())
                     next_look = time.monotonic() + self.job.poll_seconds
                 time.sleep(LOOK_SECONDS)
         finally:
@@ -159,12 +161,15 @@ class Keeper:
             self._event("ended", arrays=list(self.arrays))
             (self.folder / "arrays.json").unlink(missing_ok=True)
 
-    def _blocks_left(self) -> int:
-        """Blocks that are not done; 0 where nobody would hand them out."""
+    def _is_wanted(self) -> bool:
+        """Whether there are blocks that are not done, and somebody hands them out."""
         wanted = os.getppid() == self.master and (self.stage.folder / WANTED).exists()
-        if not wanted or read_owner(self.stage.folder / "lock").get("run") != self.run:
-            return 0
-        return self.stage.block_count - blocks_done(self.stage.folder / "blocks")
+        return wanted and read_owner(self.stage.folder / "lock").get("run") == self.run
+
+    def _blocks_open(self) -> int:
+        """Blocks that can be done now."""
+        overlap = overlap_of(self.stage)
+        return 0 if overlap.is_ahead() else int(np.count_nonzero(overlap.ready()))
 
     def _master_answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=10):

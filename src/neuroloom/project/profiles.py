@@ -77,6 +77,11 @@ class Job(BaseModel):
         None, description="address under which nodes reach the machine that runs neuroloom; default: found out"
     )
     poll_seconds: PositiveFloat = Field(10.0, description="between two looks at the queue")
+    lead: Positive | None = Field(
+        None,
+        description="blocks that may be ready and wait for these workers, before the stages that make what they read "
+        "pause; default: 4 for each worker, at least 16",
+    )
 
     @model_validator(mode="after")
     def _more_is_more(self) -> Job:
