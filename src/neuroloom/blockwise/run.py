@@ -319,7 +319,9 @@ def _supplied_workers(stage: Stage, run: str, supply: Supply) -> dict[str, Any]:
     return {
         "process_function": supply.worker_function(stage, run),
         "max_workers": 1,
-        "max_worker_restarts": 0,
+        # with none, daisy gives up a stage that waits for another before it has started it; a supply that cannot go on
+        # says so in `STOPPED`, and ends at once if it is started again
+        "max_worker_restarts": 1,
         # a worker that is evicted gives its block back too; workers count themselves what is a block's own fault
         "max_retries": 10**6,
         "timeout": supply.block_seconds,

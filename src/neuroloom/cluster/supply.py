@@ -97,6 +97,8 @@ class SlurmWorkers:
     def __call__(self, *, context: Any) -> None:
         """Keep workers until none are wanted; where that cannot be, say why and end with exit code 1."""
         stage = load_stage(self.description)
+        if (stage.folder / STOPPED).exists():
+            raise SystemExit(1)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         # the whole address but the number: a job's worker is none of the processes that daisy counts
         address = {name: str(value) for name, value in context.items()} | {"worker_id": "-1", "logdir": ""}
