@@ -18,6 +18,7 @@ import platform
 import re
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,11 +26,12 @@ from typing import Any, get_args
 
 import neuroloom
 from neuroloom.addresses import scheme_of, sqlite_path
-from neuroloom.blockwise.run import interruptible
 from neuroloom.cluster import probe, slurm
 from neuroloom.cluster.answers import Answers
 from neuroloom.cluster.check import check_profile
-from neuroloom.cluster.diagnosis import Check, Here, Place, diagnose, disk_checks
+from neuroloom.cluster.diagnosis import diagnose
+from neuroloom.cluster.findings import disk_checks
+from neuroloom.cluster.outcome import Check, Here, Place
 from neuroloom.cluster.trial import title_of, trials_of
 from neuroloom.cluster.visit import Tell, Visit, wait
 from neuroloom.errors import Interrupted
@@ -97,7 +99,7 @@ def examine(project: Project, name: str, profile: Profile, minutes: float, tell:
     places = places_of(project)
     marked = tuple(place.path for place in places if place.content is None)
     mark = f".neuroloom-doctor-{secrets.token_hex(4)}"
-    with interruptible(), Answers() as answers, _tokens(marked, mark) as token:
+    with _stoppable(), Answers() as answers, _tokens(marked, mark) as token:
         folder = _home(project) / mark
         here = _here(name, places, token, folder)
         asked = [{"path": place.path, **({"content": ""} if place.content else {})} for place in places]
@@ -106,8 +108,6 @@ def examine(project: Project, name: str, profile: Profile, minutes: float, tell:
             for visit in visits:
                 visit.submit(asked, list(here.packages))
             wait(visits, minutes, min(LOOK_SECONDS, profile.poll_seconds), tell)
-        except KeyboardInterrupt:
-            raise Interrupted("Stopped. All jobs of the doctor are cancelled.") from None
         finally:
             slurm.cancel([f"--name={mark}"])
         return [_examined(visit, here, project.folder / LOGS) for visit in visits]
@@ -181,6 +181,24 @@ def _tokens(places: tuple[str, ...], mark: str) -> Iterator[str]:
     finally:
         for place in places:
             shutil.rmtree(Path(place) / mark, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Interrupted`; more of them are not heard, while jobs are cancelled."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(*_: object) -> None:
+        for heard in signals:
+            signal.signal(heard, signal.SIG_IGN)
+        raise Interrupted("Stopped. All jobs of the doctor are cancelled.")
+
+    previous = {heard: signal.signal(heard, stop) for heard in signals}
+    try:
+        yield
+    finally:
+        for heard, handler in previous.items():
+            signal.signal(heard, handler)
 
 
 def _here(profile: str, places: tuple[Place, ...], token: str, folder: Path) -> Here:

@@ -6,6 +6,7 @@ is the user's to put right.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -213,10 +214,11 @@ def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs or whole arrays; those that have ended, or a SLURM that does not answer, are no mistake.
 
     Args:
-        jobs: Names.
+        jobs: Names, or options of scancel.
     """
     if jobs:
-        subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
 
 
 def _ask(command: Sequence[str], said: str | None = None, forgotten: str | None = None) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from neuroloom.cluster import slurm
 from neuroloom.cluster.answers import KINDS, Answers, parse_failed, parse_probe, read_answers
-from neuroloom.cluster.diagnosis import Outcome
 from neuroloom.cluster.job import sbatch_options
+from neuroloom.cluster.outcome import Outcome
 from neuroloom.cluster.slurm import JobState
 from neuroloom.cluster.trial import MINUTES, Trial, trial_script
 from neuroloom.errors import UserError
