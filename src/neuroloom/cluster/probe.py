@@ -142,7 +142,7 @@ def memory_limits() -> "dict[str, float]":
     limits = {"machine": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2.0**30}
     if "SLURM_MEM_PER_NODE" in os.environ:
         limits["slurm"] = float(os.environ["SLURM_MEM_PER_NODE"]) / 1024
-    group = _group_limit()
+    group = group_limit()
     if group is not None:
         limits["cgroup"] = group / 2.0**30
     resource = importlib.import_module("resource")
@@ -152,27 +152,30 @@ def memory_limits() -> "dict[str, float]":
     return limits
 
 
-def _group_limit() -> "int | None":
-    """The lowest limit of the control groups that this process is in, in bytes."""
+def group_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> "int | None":
+    """The lowest memory limit of the control groups that a process is in, in bytes; None without one.
+
+    Args:
+        groups: The file that lists them.
+        root: Where they lie.
+    """
     limits = []
-    with open("/proc/self/cgroup") as opened:
+    with open(groups) as opened:
         lines = opened.read().splitlines()
     for line in lines:
         _, kinds, path = line.split(":", 2)
         if kinds and "memory" not in kinds.split(","):
             continue
-        root, name = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if kinds else ("/sys/fs/cgroup", "memory.max")
-        while True:
-            try:
-                with open(root + path.rstrip("/") + "/" + name) as opened:
+        # version 1 has a tree for memory alone, version 2 one for all
+        tree, name = (root + "/memory", "memory.limit_in_bytes") if kinds else (root, "memory.max")
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            file = "/".join([tree, *parts[:depth], name])
+            if os.path.exists(file):
+                with open(file) as opened:
                     text = opened.read().strip()
                 if text.isdigit() and int(text) < 2**60:
                     limits.append(int(text))
-            except OSError:
-                pass
-            if path in ("", "/"):
-                break
-            path = os.path.dirname(path)
     return min(limits) if limits else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from neuroloom.cluster import slurm
 from neuroloom.cluster.answers import KINDS, Answers, parse_failed, parse_probe, read_answers
@@ -76,7 +75,7 @@ class Visit:
         if ended or (self.trial.name, "probe") in self.answers.heard:
             self.told_at = now if self.told_at is None else self.told_at
             never_ran = ended and self.ran_after is None
-            self.is_over = never_ran or self._is_all_there() or now - self.told_at > FILE_SECONDS
+            self.is_over = never_ran or self._is_all_there(ended) or now - self.told_at > FILE_SECONDS
         elif self.ran_after is None and now - self.submitted > 60 * minutes:
             self.reason, self.is_over = slurm.reason(self.array), True
         elif self.ran_after is not None and now - self.submitted - self.ran_after > 60 * (MINUTES + 1):
@@ -134,14 +133,15 @@ class Visit:
                 found[place] = file.read_text()
         return found
 
-    def _is_all_there(self) -> bool:
-        """Whether nothing more can come: both ways work."""
-        files = read_answers(self.folder, self.trial.name)
-        if not files or not any(job == self.trial.name and kind in KINDS for job, kind in self.answers.heard):
-            return False
-        seen: list[dict[str, Any]] = parse_probe(files.get("probe", "")).get("places", [])
-        back = self._read_back()
-        return all(back.get(place["path"]) == place["written"] for place in seen if "written" in place)
+    def _is_all_there(self, ended: bool) -> bool:
+        """Whether nothing more can come: what it wrote is seen here, and nothing is on its way over the network."""
+        report = parse_probe(self._told().get("probe", ""))
+        written = {place["path"]: place["written"] for place in report.get("places", []) if "written" in place}
+        if report and not written:
+            return True
+        heard = any(job == self.trial.name and kind in KINDS for job, kind in self.answers.heard)
+        arrived = bool(read_answers(self.folder, self.trial.name)) and written.items() <= self._read_back().items()
+        return arrived and (heard or ended)
 
 
 def wait(visits: list[Visit], minutes: float, every: float, tell: Tell) -> None:
