@@ -184,6 +184,7 @@ def test_nodes_that_do_not_come(state: str, reason: str, sentence: str) -> None:
         ("FAILED", SETUP_ENDED, {"set-up", "project", "network"}),
         ("FAILED", PYTHON_FAILED, {"python", "project", "network"}),
         ("OUT_OF_MEMORY", 0, {"job"}),
+        ("RUNNING", 0, {"job"}),
         ("FAILED", 1, {"job"}),
     ],
 )
@@ -242,7 +243,7 @@ def run_script(folder: Path, job: Job, answers: Answers) -> subprocess.Completed
 
 def test_the_script_tells_both_ways(tmp_path: Path) -> None:
     with Answers() as answers:
-        done = run_script(tmp_path, Job(setup=("A=1\nB=2", "false", "export NUMEXPR=$A")), answers)
+        done = run_script(tmp_path, Job(setup=("A=1\nB=2", "false", "set -eu")), answers)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     told = read_answers(tmp_path / "mark", "job0")
     assert told == {kind: answers.heard["job0", kind] for kind in ("setup", "probe")}

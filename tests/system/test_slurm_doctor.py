@@ -23,6 +23,9 @@ from neuroloom.project import Profile
 from small_project import make_project
 
 pytestmark = pytest.mark.system
+BARE = sys._base_executable  # type: ignore[attr-defined]
+"""A Python without this environment's packages."""
+
 ALL = {"node", "python", "neuroloom", "packages", "project", "write speed", "clock", "network", "memory", "cores"}
 
 
@@ -114,7 +117,7 @@ def test_scripts_that_end_early_and_pythons_without_neuroloom(slurm: Slurm, fold
         folder,
         predict={"setup": ["true", "exit 3"]},
         fragments={"setup": ["if true; then"]},
-        agglomerate={"python": "/usr/bin/python3 ".strip(), "setup": ["unset PYTHONPATH"]},
+        agglomerate={"python": BARE, "setup": ["unset PYTHONPATH"]},
         segment={"extra": ["--no-such-option"]},
     )
     ended = wrong(checks["predict"])
@@ -122,7 +125,7 @@ def test_scripts_that_end_early_and_pythons_without_neuroloom(slurm: Slurm, fold
     assert "The set-up lines ended the script with exit code 3" in ended["set-up"]
     assert "syntax error" in wrong(checks["fragments"])["set-up"]
     without = wrong(checks["agglomerate"])
-    assert "cannot be imported by /usr/bin/python3" in without["neuroloom"]
+    assert "cannot be imported by" in without["neuroloom"]
     assert "No module named 'neuroloom'" in without["neuroloom"]
     assert "SLURM refuses" in wrong(checks["segment"])["node"]
 

@@ -70,6 +70,8 @@ def _no_node(outcome: Outcome) -> Check:
 def _silent(trial: Trial, outcome: Outcome, here: Here) -> Iterator[Check]:
     """Of a job that could tell nothing, all that is known is how SLURM says it ended."""
     state, code = (outcome.state.state, outcome.state.code) if outcome.state is not None else ("", 0)
+    if outcome.state is not None and (outcome.state.is_pending or outcome.state.is_running):
+        state = "TIMEOUT"  # the doctor's own patience is hardly longer than SLURM's
     where = f"The job ran on {outcome.node or 'a node'}"
     if state == "COMPLETED" or code in (SETUP_ENDED, PYTHON_FAILED):
         if code == SETUP_ENDED:

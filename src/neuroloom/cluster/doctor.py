@@ -95,7 +95,7 @@ def examine(project: Project, name: str, profile: Profile, minutes: float, tell:
     """
     check_profile(name, profile, get_args(StageName))
     default = next((offer.name for offer in slurm.partitions().values() if offer.default), "")
-    shutil.rmtree(project.folder / LOGS, ignore_errors=True)
+    _remove_logs(project.folder / LOGS)
     places = places_of(project)
     marked = tuple(place.path for place in places if place.content is None)
     mark = f".neuroloom-doctor-{secrets.token_hex(4)}"
@@ -127,6 +127,14 @@ def examine_here(project: Project) -> Examined:
     with _tokens((str(home),), mark):
         checks = disk_checks(probe.write_speed(str(home / mark)))
     return Examined("this machine", get_args(StageName), tuple(checks))
+
+
+def _remove_logs(folder: Path) -> None:
+    """Remove what an earlier doctor kept, and nothing else."""
+    for file in folder.glob("*-job*.log"):
+        file.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _examined(visit: Visit, here: Here, logs: Path) -> Examined:

@@ -56,6 +56,7 @@ trap 'neuroloom_tell setup "${{neuroloom_failed:-$? 0}} ended"; rm -f "$neuroloo
 """
 
 _AFTER_SETUP = """\
+set +eu
 trap - ERR
 [ -z "$neuroloom_failed" ] || neuroloom_tell setup "$neuroloom_failed on"
 trap - EXIT
