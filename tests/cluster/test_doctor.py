@@ -96,6 +96,7 @@ def test_a_node_that_is_well() -> None:
         ({"neuroloom": {"version": "0.2", "folder": "/n", "code": "x"}}, "neuroloom", "problem", "here it is 0.1.0"),
         ({"neuroloom": {"version": "0.1.0", "folder": "/n", "code": "x"}}, "neuroloom", "problem", "other files"),
         ({"disk": {"megabytes_per_second": 3.0, "free_gb": 9.0}}, "write speed", "warning", "3 MB/s, 9 GB free"),
+        ({"disk": {"error": "No space left on device"}}, "write speed", "problem", "64 MB could be written: No space"),
         ({"network": {"ahead": -7.0, "seconds": 0.1}}, "clock", "warning", "7.0 s behind"),
         ({"memory_gb": {"cgroup": 2.0, "slurm": 8.0}}, "memory", "problem", "2 GB (the job's limit), although 8 GB"),
         ({"memory_gb": {"machine": 4.0}}, "memory", "problem", "4 GB (all that the node has), although 8 GB"),
@@ -276,6 +277,19 @@ def test_the_script_tells_what_ended_it(
     assert answers.heard.keys() == {("job0", kind)}
     assert answers.heard["job0", kind].startswith(word)
     assert read_answers(tmp_path / "mark", "job0")[kind].startswith(word)
+
+
+def test_the_probe_reaches_the_python_of_a_container(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text('#!/bin/bash\n[ "$1 $2 $3" = "exec --bind=/data /i.sif" ] && shift 3 && exec "$@"\n')
+    program.chmod(0o755)
+    setup = (f"export PATH={program.parent}:$PATH",)
+    job = Job(container="/i.sif", container_options=("--bind=/data",), python=sys.executable, setup=setup)
+    with Answers() as answers:
+        done = run_script(tmp_path, job, answers)
+    assert done.returncode == 0
+    assert json.loads(answers.heard["job0", "probe"])["python"]["executable"] == sys.executable
 
 
 def test_who_does_not_know_the_token_is_not_heard() -> None:

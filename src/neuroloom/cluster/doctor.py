@@ -124,7 +124,7 @@ def examine_here(project: Project) -> Examined:
     """
     mark = f".neuroloom-doctor-{secrets.token_hex(4)}"
     home = _home(project)
-    with _tokens((str(home),), mark):
+    with _tokens((str(home),), mark), explain_os_errors(home):
         checks = disk_checks(probe.write_speed(str(home / mark)))
     return Examined("this machine", get_args(StageName), tuple(checks))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from neuroloom.cluster.outcome import Check, Here, Outcome, Place
+from neuroloom.cluster.probe import WRITE_MEGABYTES
 from neuroloom.cluster.trial import Trial
 
 SKEW_SECONDS = 5.0
@@ -130,13 +131,18 @@ def unseen(trial: Trial, paths: list[str], trouble: str = _MISSING) -> Check:
 
 
 def disk_checks(disk: dict[str, Any]) -> Iterator[Check]:
-    """What follows from how fast a file was written; nothing where none could be.
+    """What follows from how fast a file was written; nothing where its folder is not there, which is told elsewhere.
 
     Args:
         disk: As `probe.write_speed` tells it.
     """
     if "error" in disk:
-        return  # told with the places
+        if "No such file" not in disk["error"]:
+            what = f"No file of {WRITE_MEGABYTES} MB could be written: {disk['error']}."
+            yield Check(
+                "write speed", "problem", what, "Make room on the disk of the project, or ask for a larger quota."
+            )
+        return
     speed, free = disk["megabytes_per_second"], disk["free_gb"]
     said = f"{speed:.0f} MB/s, {free:.0f} GB free"
     if speed < SLOW_MEGABYTES:

@@ -21,6 +21,9 @@ from typing import Any
 PATIENCE = 60.0
 """Seconds for any one thing; a disk that hangs must not hide the rest."""
 
+IMPORT_SECONDS = 110.0
+"""For a Python of its own to load packages from a slow disk."""
+
 CONNECT_SECONDS = 10.0
 WRITE_MEGABYTES = 64
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", "attributes.json", "info")
@@ -198,7 +201,9 @@ def gpus(with_torch: bool) -> "dict[str, Any]":
         found["nvidia_smi"] = "nvidia-smi: " + _say(error)
     if with_torch:
         try:
-            said = subprocess.check_output([sys.executable, "-c", _CUDA], stderr=subprocess.STDOUT, timeout=PATIENCE)
+            said = subprocess.check_output(
+                [sys.executable, "-c", _CUDA], stderr=subprocess.STDOUT, timeout=IMPORT_SECONDS
+            )
             found["torch"] = json.loads(said.decode().splitlines()[-1])
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             found["torch"] = {"error": _say(error)}
@@ -209,7 +214,7 @@ def _neuroloom() -> "dict[str, str]":
     """Whether a worker's modules can be imported, and which ones these are."""
     try:
         command = [sys.executable, "-c", _IMPORT]
-        said = subprocess.check_output(command, stderr=subprocess.STDOUT, timeout=PATIENCE).decode()
+        said = subprocess.check_output(command, stderr=subprocess.STDOUT, timeout=IMPORT_SECONDS).decode()
     except (OSError, subprocess.SubprocessError) as error:
         return {"error": _say(error)}
     spec = importlib.import_module("importlib.util").find_spec("neuroloom")
@@ -221,6 +226,8 @@ def _say(error: Exception) -> str:
     """An error in one line; of a program, the last that it wrote."""
     if isinstance(error, subprocess.CalledProcessError) and error.output.strip():
         return str(error.output.decode(errors="replace").strip().splitlines()[-1])
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer in {error.timeout:.0f} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"
