@@ -225,6 +225,22 @@ class Slurm:
         self.call("scontrol", "update", f"nodename={node}", "state=resume")  # the cloud may give another of that name
         return there
 
+    @contextlib.contextmanager
+    def without(self, node: str, folder: Path) -> Iterator[None]:
+        """A node that does not see what lies in a folder: it has another, empty disk there."""
+        self._start_again(node, "unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder))
+        try:
+            yield
+        finally:
+            self._start_again(node)
+
+    def _start_again(self, node: str, *before: str) -> None:
+        pid_file = self.folder / f"slurmd-{node}.pid"
+        _kill(int(pid_file.read_text()), signal.SIGTERM)
+        self.wait_for(lambda: not pid_file.exists(), 10)
+        self.call(*before, "slurmd", "-N", node)
+        self.wait_for(lambda: self.call("sinfo", "-hn", node, "-o", "%T").strip() == "idle", 30)
+
     def stop(self) -> None:
         """Cancel all jobs, and end the daemons."""
         with contextlib.suppress(subprocess.SubprocessError):

@@ -55,12 +55,31 @@ def worker_script(job: Job, arguments: list[str], variables: dict[str, str]) -> 
         arguments: Of Python.
         variables: Environment variables of the worker.
     """
-    python = job.python or ("python3" if job.container else sys.executable)
-    command = [python, *arguments]
-    if job.container is not None:
-        gpu = ["--nv"] if job.gpus else []
-        command = [job.container_program, "exec", *gpu, *job.container_options, job.container, *command]
+    command = shlex.join(worker_command(job, arguments))
+    return "\n".join(["#!/bin/bash", *worker_exports(job, variables), *job.setup, f"exec {command}", ""])
+
+
+def worker_command(job: Job, arguments: list[str]) -> list[str]:
+    """What starts a worker's Python, in its container if it has one.
+
+    Args:
+        job: What the worker is.
+        arguments: Of Python.
+    """
+    command = [job.python or ("python3" if job.container else sys.executable), *arguments]
+    if job.container is None:
+        return command
+    gpu = ["--nv"] if job.gpus else []
+    return [job.container_program, "exec", *gpu, *job.container_options, job.container, *command]
+
+
+def worker_exports(job: Job, variables: dict[str, str]) -> list[str]:
+    """Lines of the shell that set a worker's environment variables.
+
+    Args:
+        job: What the worker is.
+        variables: More of them.
+    """
     # a library that starts a thread per core of the machine would be slow on the few that a worker has
     threads = {name: str(job.cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in {**threads, **variables}.items()]
-    return "\n".join(["#!/bin/bash", *exports, *job.setup, f"exec {shlex.join(command)}", ""])
+    return [f"export {name}={shlex.quote(value)}" for name, value in {**threads, **variables}.items()]

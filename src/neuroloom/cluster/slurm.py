@@ -6,6 +6,7 @@ is the user's to put right.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -196,14 +197,28 @@ def _job_state(line: str) -> JobState:
     return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node)
 
 
+def reason(array: str) -> str:
+    """Why an array's jobs wait, in SLURM's word: Resources, Priority, PartitionDown, ...; empty if it does not say.
+
+    Args:
+        array: Its number.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    said = _ask(["squeue", "--noheader", "--format=%r", f"--jobs={array}"], forgotten="invalid job id").split()
+    return said[0] if said and said[0] != "None" else ""
+
+
 def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs or whole arrays; those that have ended, or a SLURM that does not answer, are no mistake.
 
     Args:
-        jobs: Names.
+        jobs: Names, or options of scancel.
     """
     if jobs:
-        subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
 
 
 def _ask(command: Sequence[str], said: str | None = None, forgotten: str | None = None) -> str:
