@@ -135,7 +135,8 @@ class TrainingWatcher:
                 take_away(self.folder / "lock", job)
                 return None
             if before is not None and state.restarts > before.restarts:
-                self._event("requeued", job=job, node=before.node, restarts=state.restarts)
+                self.shown = self._saved_steps()
+                self._event("requeued", job=job, node=before.node, restarts=state.restarts, step=self.shown)
             if not (state.is_pending or state.is_running):
                 self._ended(state)
                 return None
