@@ -56,7 +56,7 @@ def _lines(title: str) -> Iterator[Advance]:
         nonlocal first, newest, begun, last
         now = time.monotonic()
         # what comes before the first unit says nothing of the time of one, nor does what was lost
-        if done <= first or done < newest or first == -1:
+        if done < newest or first in (-1, done):
             first, begun = done, now
         newest = done
         if now - last < LINE_EVERY:

@@ -24,7 +24,7 @@ killed        in any other way, while it had or waited for a block"""
 
 TrainingEnd = Literal["finished", "evicted", "memory", "time", "not started", "killed", "cancelled"]
 """As above; there are no blocks that hang. Besides,
-time          also: stopped by a signal, which comes before the time limit, with its state saved
+time          also: stopped by one of the signals that come before, after which its state is saved
 cancelled     by a person: nobody else cancels a training"""
 
 STOPPED = 130
@@ -68,7 +68,8 @@ def why_training_ended(job: JobState, told: dict[str, Any], log: str) -> Trainin
     """
     if job.state == "CANCELLED":
         return "cancelled"
-    if job.state == "FAILED" and (job.code == STOPPED or job.signal == signal.SIGUSR1):
+    asked = (signal.SIGTERM, signal.SIGUSR1)
+    if job.state == "FAILED" and (job.code == STOPPED or job.signal in asked or job.code - 128 in asked):
         return "time"
     why = why_ended(job, {"connected": bool(told)}, log)
     return "killed" if why == "hung" else why

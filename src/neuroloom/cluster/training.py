@@ -170,9 +170,8 @@ class TrainingWatcher:
         saved = self._saved_steps()
         self._event(why, job=state.name, node=state.node, state=state.state, step=saved)
         if saved > self.saved:
-            self.saved = saved
             self.futile.clear()
-        self.shown = saved
+        advanced, self.saved, self.shown = saved > self.saved, saved, saved
         if why == "finished" and self._appears_done():
             return
         if "mistake" in told:
@@ -184,7 +183,7 @@ class TrainingWatcher:
             )
         if why == "memory":
             self._out_of_memory(state, log)
-        elif why != "evicted":
+        elif why != "evicted" and not advanced:
             self._came_to_nothing(state, why)
 
     def _appears_done(self) -> bool:
@@ -205,7 +204,7 @@ class TrainingWatcher:
         self.memory_gb = most
 
     def _came_to_nothing(self, state: JobState, why: str) -> None:
-        """Count a job that ended before its time; after several without a new step, give up."""
+        """Count a job that ended without a new step; after several, give up."""
         self.futile.append(state)
         if len(self.futile) < FUTILE_JOBS:
             if why != "time":
@@ -213,9 +212,8 @@ class TrainingWatcher:
             return
         if why == "time":
             raise UserError(
-                f"{FUTILE_JOBS} jobs for the training of {self.setup} were stopped at their time limit before a new "
-                "step was saved. Set `minutes` of the profile's table `train` higher, or `training.checkpoint_every` "
-                "lower."
+                f"{FUTILE_JOBS} jobs for the training of {self.setup} were stopped, at their time limit or by a "
+                "signal, before a new step was saved. Set `minutes` of the profile's table `train` higher."
             )
         first = self.futile[0]
         log = self.folder / "logs" / f"{first.name}.log"
