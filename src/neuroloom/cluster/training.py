@@ -17,7 +17,7 @@ on, and the next one finds it by its name and waits for it instead of submitting
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,7 +96,7 @@ class TrainingWatcher:
                     job = self._watch(job)
             except KeyboardInterrupt:
                 slurm.cancel([f"--name={self.name}"])  # by name: a job's number may not be known yet
-                self._event("ended", why="stopped")
+                self._event("stopped")
                 raise
 
     def _is_done(self) -> bool:
@@ -119,6 +119,7 @@ class TrainingWatcher:
         script = worker_script(self.job, self.arguments, {})
         job = slurm.submit([signal_option(self.job), *options], script)
         self._event("submitted", job=job, memory_gb=self.memory_gb, step=self.saved)
+        self.report(self.shown, self.steps, f"job {job} is submitted")
         return job
 
     def _watch(self, job: str) -> str | None:
@@ -129,6 +130,7 @@ class TrainingWatcher:
         """
         before: JobState | None = None
         while True:
+            time.sleep(self.job.poll_seconds)
             state = next(iter(slurm.states([job])), None)
             if state is None:  # so long ago that SLURM has forgotten it
                 self._event("forgotten", job=job)
@@ -142,7 +144,6 @@ class TrainingWatcher:
                 return None
             self._show(state)
             before = state
-            time.sleep(self.job.poll_seconds)
 
     def _show(self, state: JobState) -> None:
         """Say how far a job is."""
@@ -223,9 +224,9 @@ class TrainingWatcher:
         )
 
     def _saved_steps(self) -> int:
-        """Steps until the state that was saved last, as the curve's last line has it."""
-        lines = log_tail(self.folder / CURVE).splitlines()
-        return int(json.loads(lines[-1])["step"]) if lines else 0
+        """Steps until the state that was saved last, as the end of the curve has it."""
+        steps = re.findall(r'"step": (\d+)', log_tail(self.folder / CURVE))
+        return int(steps[-1]) if steps else 0
 
     def _event(self, what: str, **more: Any) -> None:
         append_json(
