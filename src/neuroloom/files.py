@@ -101,6 +101,20 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{path} cannot be made ({error.strerror}). Choose another place.") from error
 
 
+def append_json(path: Path, content: dict[str, Any]) -> None:
+    """Append a line with an object to a file, such as a log of events."""
+    with open(path, "a") as file:
+        file.write(json.dumps(content) + "\n")
+
+
+def tell(path: Path, content: dict[str, Any]) -> None:
+    """Write what is told of this moment: moved into place, but worth nothing after a loss of power."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object that `write_json` wrote.
 
@@ -148,8 +162,9 @@ def lock(path: Path, what: str, take_over: bool = False) -> Iterator[str]:
     """Hold a lock file while writing an output, so that two runs never write the same one.
 
     The file holds host, process id and name of its owner, and a number that goes up every `BEAT_SECONDS`. A lock whose
-    process on this host has ended is taken over; one of another host only if asked for and if its number stands still.
-    An owner whose lock was taken over is interrupted.
+    process on this host has ended is taken over, and so is that of the same SLURM job before it went back to the queue;
+    one of another host only if asked for and if its number stands still. An owner whose lock was taken over or away is
+    interrupted.
 
     Args:
         path: The lock file.
@@ -169,6 +184,7 @@ def lock(path: Path, what: str, take_over: bool = False) -> Iterator[str]:
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "run": secrets.token_hex(8),
         "beat": 0,
+        **_own_job(),
     }
     for _ in range(2):
         try:
@@ -202,16 +218,48 @@ def _beat(path: Path, owner: dict[str, Any], released: threading.Event) -> None:
     for beat in itertools.count(1):
         if released.wait(BEAT_SECONDS):
             return
-        found = read_owner(path)
-        if found and found.get("run") != owner["run"]:
+        if not holds(path, owner["run"]):
             os.kill(os.getpid(), signal.SIGINT)
             return
         with contextlib.suppress(OSError, UserError):  # a disk that is full for now
             write_text(path, json.dumps({**owner, "beat": beat}))
 
 
+def holds(lock_file: Path, run: str) -> bool:
+    """Whether a run holds a lock still; where the file cannot be read for now, it does.
+
+    Args:
+        lock_file: The lock.
+        run: What `lock` gave.
+    """
+    try:
+        return bool(json.loads(lock_file.read_text())["run"] == run)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+def take_away(lock_file: Path, job: str) -> None:
+    """Take a lock away from a SLURM job that has ended; should it live on unknown to SLURM, it is interrupted.
+
+    Args:
+        lock_file: The lock.
+        job: The job's number.
+    """
+    if read_owner(lock_file).get("job") == job:
+        lock_file.unlink(missing_ok=True)
+
+
+def _own_job() -> dict[str, Any]:
+    """Which SLURM job this process is part of, and how often it went back to the queue; empty where there is none."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return {"job": job, "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0"))} if job else {}
+
+
 def read_owner(lock_file: Path) -> dict[str, Any]:
-    """Who holds a lock: host, pid, started, run, beat; empty where nobody does, or it is just being written."""
+    """Who holds a lock: host, pid, started, run, beat; of a SLURM job, job and restart. Empty where nobody does, or it
+    is just being written."""
     try:
         content = json.loads(lock_file.read_text())
     except (OSError, ValueError):
@@ -225,8 +273,11 @@ def _check_stale(path: Path, what: str, take_over: bool) -> None:
     Raises:
         UserError: It may not.
     """
-    owner = read_owner(path)
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('started', '?')}"
+    owner, own = read_owner(path), _own_job()
+    if own and owner.get("job") == own["job"] and owner["restart"] < own["restart"]:
+        return  # SLURM starts a job again when its nodes have gone
+    job = f", SLURM job {owner['job']}," if "job" in owner else ""
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{job} since {owner.get('started', '?')}"
     if owner.get("host") == socket.gethostname():
         stale = not _is_running(int(owner["pid"]))
     elif not owner:

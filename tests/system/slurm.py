@@ -32,8 +32,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# a job that goes back to the queue waits as long as its credential lasts: two minutes, if nothing is said
-AuthInfo=socket={folder}/munge/socket,cred_expire=3
+# a job that goes back to the queue waits as long as its credential lasts: two minutes, if nothing is said, or below 5
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 SlurmctldPort={port}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n

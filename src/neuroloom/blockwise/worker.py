@@ -30,7 +30,7 @@ from neuroloom.blockwise.failures import failure_file, read_failure, record_exce
 from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
 from neuroloom.errors import UserError
-from neuroloom.files import BEAT_SECONDS, read_owner
+from neuroloom.files import BEAT_SECONDS, read_owner, tell
 
 PATIENCE = 40.0
 """Seconds without a sign of life of the master after which a worker ends."""
@@ -161,12 +161,7 @@ class Worker:
             "run": self.run,
             "since": time.time(),
         }
-        # moved into place but not forced to the disk: it is worth nothing after a loss of power
-        file = self.stage.folder / "workers" / f"{self.name}.json"
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(content))
-        partial.replace(file)
+        tell(self.stage.folder / "workers" / f"{self.name}.json", content)
 
     def _account(self, cost: dict[str, Any]) -> None:
         with open(self.stage.folder / "workers" / f"{self.name}.jsonl", "a") as file:

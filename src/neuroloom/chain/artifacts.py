@@ -21,6 +21,7 @@ from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.running import HERE, Running
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
+from neuroloom.chain.training_task import TrainingTask
 from neuroloom.chain.weights import (
     factor_of,
     given_descriptors,
@@ -31,6 +32,7 @@ from neuroloom.chain.weights import (
     trained_voxel_size,
     weights_problems,
 )
+from neuroloom.cluster.training import SLURM, TrainingWatcher
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
@@ -42,7 +44,15 @@ from neuroloom.prediction import Predict, default_block, foreign_block
 from neuroloom.prediction.planning import GRAIN, prediction_workers
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.prediction.tiles import round_up
-from neuroloom.project import LabelledVolume, Project, RawVolume, StageName, TrainingLength, default_workers
+from neuroloom.project import (
+    LabelledVolume,
+    Project,
+    RawVolume,
+    StageName,
+    TrainingLength,
+    TrainJob,
+    default_workers,
+)
 from neuroloom.segmentation import SizeRules, contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
@@ -86,7 +96,7 @@ class Chain:
 
     Args:
         project: A checked project.
-        running: Where blocks are run.
+        running: Where blocks are run, and networks trained.
     """
 
     def __init__(self, project: Project, running: Running = HERE) -> None:
@@ -239,11 +249,11 @@ class Chain:
         return Trained(folder, folder / done["checkpoint"], done["checkpoint_sha256"], done)
 
     def train(self, setup: str, progress: Progress, trial: bool = False) -> None:
-        """Train a setup, or go on with it.
+        """Train a setup, or go on with it: here, or as a job of a cluster.
 
         Args:
             setup: One of the project's.
-            progress: Called after every step.
+            progress: Called after every step, or now and then.
             trial: Only the time of steps counts, not what is learned.
 
         Raises:
@@ -262,11 +272,33 @@ class Chain:
         job, folder = self.job(setup), self.training_folder(setup)
         if job is None or folder is None:
             raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
+        if self.running.train_job is not None:
+            self._train_as_job(job, folder.resolve(), self.running.train_job, progress)
+            return
         lsd = self._descriptor_weights() if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
         scorer = self._scorer() if job.score_every else None
         frozen, begin = lsd[0] if lsd else None, start.path if start else None
-        train_on_devices(job, folder, frozen, progress, begin, scorer, trial)
+        train_on_devices(job, folder, frozen, progress, begin, scorer, trial, self.running.take_over)
+
+    def _train_as_job(self, job: TrainingJob, folder: Path, wanted: TrainJob, progress: Progress) -> None:
+        if wanted.processes > job.batch_size:
+            asked = f"{wanted.nodes} x {wanted.gpus} GPUs" if wanted.gpus else f"{wanted.nodes} machines"
+            raise UserError(
+                f"The profile trains on {asked}, which cannot share a step of `training.batch_size` = "
+                f"{job.batch_size}. Set it to {wanted.processes} or more, or ask for fewer."
+            )
+        task = TrainingTask(
+            project=self.project.folder.resolve(),
+            parameters=self.parameters,
+            setup=job.setup,
+            fingerprint=job.fingerprint(),
+        )
+        description = folder / SLURM / "training.json"
+        write_text(description, task.model_dump_json(by_alias=True, indent=2))
+        arguments = ["-m", "neuroloom.chain.training_job", str(description)]
+        watcher = TrainingWatcher(folder, job.setup, job.iterations, wanted, arguments, progress)
+        watcher.train(self.running.take_over)
 
     def scored_in_training(self, setup: str) -> bool:
         """Whether the best checkpoint of a setup is the one of lowest VOI on the validation volumes."""

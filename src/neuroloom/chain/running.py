@@ -1,4 +1,4 @@
-"""Where the blocks of stages are run: by processes of this machine, or by workers of a profile."""
+"""Where blocks of stages are run and networks trained: by this machine, or by jobs of a profile."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import get_args
 
 from neuroloom.blockwise.run import Supply
 from neuroloom.cluster import WORKERS, check_profile, slurm_supply
-from neuroloom.project import Job, Profile, Project, StageName, find_profile
+from neuroloom.project import Job, Profile, Project, StageName, TrainJob, find_profile
 
 
 @dataclass(frozen=True)
 class Running:
-    """Where blocks are run.
+    """Where blocks are run, and networks trained.
 
     Attributes:
         profile: Whose workers run them; None for this machine's as the project's resources say.
@@ -52,6 +52,11 @@ class Running:
             workers = job.workers_max or WORKERS
         return job.lead or max(16, 4 * workers)
 
+    @property
+    def train_job(self) -> TrainJob | None:
+        """The job of a training; None for this machine."""
+        return self.profile.train_job if self.profile is not None and self.is_elsewhere else None
+
     def local_workers(self, stage: StageName) -> int | None:
         """Processes of this machine that a local profile asks for.
 
@@ -84,5 +89,5 @@ def running_on(
     parameters = project.parameters
     profile = find_profile(project.folder, parameters.profiles, parameters.cluster, name)
     if profile.kind == "slurm":
-        check_profile(name, profile, get_args(StageName))
+        check_profile(name, profile, (*get_args(StageName), "train"))
     return Running(profile, take_over, delete_intermediate)

@@ -78,14 +78,16 @@ def _move(progress: Progress, task: TaskID, done: float, total: int, words: str)
 @contextmanager
 def _lines(title: str) -> Iterator[Advance]:
     started = time.monotonic()
-    first, begun = -1.0, started
+    first, newest, begun = -1.0, -1.0, started
     last = started
 
     def advance(done: float, total: int, words: str) -> None:
-        nonlocal first, begun, last
+        nonlocal first, newest, begun, last
         now = time.monotonic()
-        if first in (-1, done):  # what comes before the first unit says nothing of the time of one
+        # what comes before the first unit says nothing of the time of one, nor does what was lost
+        if done < newest or first in (-1, done):
             first, begun = done, now
+        newest = done
         if now - last < LINE_EVERY:
             return
         last = now

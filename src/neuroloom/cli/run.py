@@ -26,7 +26,7 @@ ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The projec
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
 OnOption = Annotated[
     str | None,
-    typer.Option("--on", help="Profile of a cluster (or `local`) whose workers do the blocks; default: this machine."),
+    typer.Option("--on", help="Profile of a cluster (or `local`) whose workers do the work; default: this machine."),
 ]
 TakeOverOption = Annotated[
     bool,

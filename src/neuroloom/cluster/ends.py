@@ -1,9 +1,10 @@
-"""Why a worker's job ended, told from SLURM's state, the exit code, what the worker said last, and its log."""
+"""Why a job ended, told from SLURM's state, the exit code, what it said last, and its log."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,14 @@ time          at its time limit
 hung          stopped by itself, since a block took too long
 not started   before it was connected with the master
 killed        in any other way, while it had or waited for a block"""
+
+TrainingEnd = Literal["finished", "evicted", "memory", "time", "not started", "killed", "cancelled"]
+"""As above; there are no blocks that hang. Besides,
+time          also: stopped by one of the signals that come before, after which its state is saved
+cancelled     by a person: nobody else cancels a training"""
+
+STOPPED = 130
+"""Exit code of a training that was asked to stop."""
 
 _EVICTED = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "CANCELLED", "REVOKED")
 _TIME = ("TIMEOUT", "DEADLINE")
@@ -47,6 +56,23 @@ def why_ended(job: JobState, told: dict[str, Any], log: str) -> End:
     if not told.get("connected"):
         return "not started"
     return "hung" if job.code == EXIT_BLOCK_TIMEOUT else "killed"
+
+
+def why_training_ended(job: JobState, told: dict[str, Any], log: str) -> TrainingEnd:
+    """Why the job of a training ended.
+
+    Args:
+        job: As SLURM tells it.
+        told: How far it said it was; empty if it said nothing since it was started.
+        log: The end of its log.
+    """
+    if job.state == "CANCELLED":
+        return "cancelled"
+    asked = (signal.SIGTERM, signal.SIGUSR1)
+    if job.state == "FAILED" and (job.code == STOPPED or job.signal in asked or job.code - 128 in asked):
+        return "time"
+    why = why_ended(job, {"connected": bool(told)}, log)
+    return "killed" if why == "hung" else why
 
 
 def how(job: JobState) -> str:

@@ -1,4 +1,4 @@
-"""The few commands of SLURM that are used, as functions: partitions, submitting a job array, states, cancelling.
+"""The few commands of SLURM that are used, as functions: partitions, submitting jobs, states, cancelling.
 
 A controller that does not answer for a while (it is being started again, or too busy) is asked again; what it refuses
 is the user's to put right.
@@ -22,22 +22,23 @@ COMMAND_SECONDS = 60.0
 """For one command."""
 
 _AWAY = ("unable to contact", "timed out", "connection refused", "connection failure", "temporarily unable")
-_COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120}
+_COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120, "Reason": 60}
 _PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING")
 
 
 @dataclass(frozen=True)
 class JobState:
-    """One job of an array.
+    """One job, of an array or of none.
 
     Attributes:
-        name: "12_3": of array 12, number 3.
+        name: "12_3": of array 12, number 3; "12" of none.
         state: SLURM's word: PENDING, RUNNING, COMPLETED, FAILED, OUT_OF_MEMORY, ...
         code: With which it ended, 0 if it was killed.
         signal: That killed it, 0 if none did.
         restarts: How often it went back to the queue.
         node: Where it runs or ran.
+        reason: Why it waits, in SLURM's word: Resources, Priority, ...
     """
 
     name: str
@@ -46,6 +47,7 @@ class JobState:
     signal: int
     restarts: int
     node: str
+    reason: str = ""
 
     @property
     def is_pending(self) -> bool:
@@ -152,37 +154,48 @@ def minutes_of(limit: str) -> float | None:
     return hours * 60 + minutes + seconds / 60
 
 
-def submit(options: Sequence[str], script: str, count: int) -> str:
-    """Submit a job array.
+def submit(options: Sequence[str], script: str, count: int | None = None) -> str:
+    """Submit a job, or a job array.
 
     Args:
         options: Of sbatch.
         script: What each job runs.
-        count: How many jobs, numbered from 0.
+        count: How many jobs an array has, numbered from 0; None for a job that is of none.
 
     Returns:
-        The array's number.
+        The job's or array's number.
 
     Raises:
         UserError: SLURM refuses it or does not answer.
     """
-    said = _ask(["sbatch", "--parsable", f"--array=0-{count - 1}", *options], script)
+    array = [] if count is None else [f"--array=0-{count - 1}"]
+    said = _ask(["sbatch", "--parsable", *array, *options], script)
     return said.strip().splitlines()[-1].partition(";")[0]
 
 
 def states(arrays: Sequence[str]) -> list[JobState]:
-    """Jobs of arrays that SLURM remembers: some minutes after they have ended, it does not.
+    """Jobs, of these arrays or numbers, that SLURM remembers: some minutes after they have ended, it does not.
 
     Raises:
         UserError: SLURM does not answer.
     """
-    if not arrays:
-        return []
+    # of several numbers, one that is forgotten would hide the others
+    return [state for array in arrays for state in _queue("--states=all", f"--jobs={array}")]
+
+
+def jobs_named(name: str) -> list[JobState]:
+    """Jobs of a name that wait or run, or are about to end.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    return _queue(f"--name={name}")
+
+
+def _queue(*options: str) -> list[JobState]:
     columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
-    command = ["squeue", "--noheader", "--array", "--states=all", f"--Format={columns}"]
-    said = []
-    for array in arrays:  # of several numbers, one that is forgotten would hide the others
-        said += _ask([*command, f"--jobs={array}"], forgotten="invalid job id").splitlines()
+    command = ["squeue", "--noheader", "--array", f"--Format={columns}", *options]
+    said = _ask(command, forgotten="invalid job id").splitlines()
     return [_job_state(line) for line in said if line.strip()]
 
 
@@ -191,10 +204,10 @@ def _job_state(line: str) -> JobState:
     for width in _COLUMNS.values():
         parts.append(line[begin : begin + width].strip())
         begin += width
-    name, state, status, restarts, node = parts
+    name, state, status, restarts, node, reason = parts
     waited = int(status) if status.isdigit() else 0
     code, signal = waited >> 8, waited & 127
-    return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node)
+    return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node, reason)
 
 
 def reason(array: str) -> str:

@@ -35,10 +35,10 @@ from neuroloom.blockwise.run import STOPPED, Supply
 from neuroloom.blockwise.stage import Stage, load_stage
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
-from neuroloom.cluster.job import sbatch_options, worker_script
+from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import UserError
-from neuroloom.files import read_owner, write_json
+from neuroloom.files import append_json, read_owner, write_json
 from neuroloom.project import Job
 
 WORKERS = 10
@@ -247,7 +247,7 @@ class Keeper:
     def _out_of_memory(self, state: JobState, block: int | None) -> None:
         """Give more memory to the block, and to all workers from now on; once."""
         had = self.arrays[state.name.partition("_")[0]].memory_gb
-        most = self._most_memory_gb()
+        most = most_memory_gb(self.job)
         what = "A worker" if block is None else f"Block {block}"
         if had >= most:
             raise UserError(
@@ -260,13 +260,6 @@ class Keeper:
             self.needy.add(block)
             why = f"killed for taking more than {had:g} GB"
             record_failure(self.stage, block, state.node, why, worker=state.name, needs_memory_gb=self.memory_gb)
-
-    def _most_memory_gb(self) -> float:
-        if self.job.memory_max_gb is not None:
-            return self.job.memory_max_gb
-        offers = slurm.partitions()
-        wanted = self.job.partition or next((name for name, offer in offers.items() if offer.default), "")
-        return min(2 * self.job.memory_gb, offers[wanted].memory_gb if wanted in offers else 2 * self.job.memory_gb)
 
     def _did_not_start(self, state: JobState) -> None:
         self.bad_starts.append(state)
@@ -359,6 +352,6 @@ class Keeper:
         return self.stage.folder / "logs" / f"{state.name}.log"
 
     def _event(self, what: str, **more: Any) -> None:
-        line = {"time": round(time.time(), 3), "run": self.run, "event": what, **more}
-        with open(self.stage.folder / "events.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_json(
+            self.stage.folder / "events.jsonl", {"time": round(time.time(), 3), "run": self.run, "event": what, **more}
+        )
