@@ -18,13 +18,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import daisy.logging
 import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
+from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.allocation import keep_freed_memory
+from neuroloom.blockwise.events import logged_blocks, logged_run
 from neuroloom.blockwise.failures import all_failures, record_exception
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
 from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, take_back
@@ -88,6 +91,7 @@ def run_stage(
     with (
         interruptible(lambda: wanted.unlink(missing_ok=True)),
         lock(stage.folder / "lock", stage.title, take_over) as run,
+        logged_run(stage, run, workers if supply is None else None),
     ):
         if stage.is_done():
             return read_done(stage)
@@ -177,7 +181,7 @@ def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply
         read_write_conflict=False,
         fit="shrink",
         tracking_path=str(tracking),
-        **(_local_workers(stage, workers) if supply is None else _supplied_workers(stage, run, supply)),
+        **(_local_workers(stage, run, workers) if supply is None else _supplied_workers(stage, run, supply)),
     )
     daisy.logging.set_log_basedir(stage.folder / "logs")
     logging.getLogger("daisy").setLevel(logging.CRITICAL)
@@ -185,7 +189,7 @@ def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply
     if supply is not None:
         (stage.folder / WANTED).touch()
     try:
-        with _Observer(stage, progress) as observer:
+        with logged_blocks(stage, run), _Observer(stage, progress) as observer:
             daisy.v2.run_blockwise(
                 task,
                 progress=observer,
@@ -216,9 +220,9 @@ def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply
     )
 
 
-def _local_workers(stage: Stage, workers: int) -> dict[str, Any]:
+def _local_workers(stage: Stage, run: str, workers: int) -> dict[str, Any]:
     return {
-        "process_function": _BlockFunction(stage),
+        "process_function": _BlockFunction(stage, run),
         "max_workers": workers,
         "max_retries": 1,
         # a worker ends with a block that raises, and starting one takes seconds: a few bad blocks are worth going on
@@ -249,14 +253,21 @@ def _take_back_failures(stage: Stage) -> list[dict[str, Any]]:
 class _BlockFunction:
     """Called by daisy's worker processes with one block at a time; remembers why a block failed."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, run: str) -> None:
+        self.stage, self.run = stage, run
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Of the worker process, which gets a copy of this before it begins."""
+        node = socket.gethostname()
+        return Accounts(self.stage.folder, self.run, node, f"{node}-{os.getpid()}")
 
     def __call__(self, block: Any) -> None:
         keep_freed_memory()
         ours = block_of(self.stage, block)
         try:
-            self.stage.process(ours)
+            with self.accounts.block(ours.number):
+                self.stage.process(ours)
         except Exception as error:
             record_exception(self.stage, ours.number, socket.gethostname(), error)
             raise
