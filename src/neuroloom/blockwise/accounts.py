@@ -180,7 +180,7 @@ def _moved() -> tuple[int | None, int | None]:
 
 
 def _forget_peak() -> None:
-    """Let the system begin anew with the most that this process has taken; where it cannot, the peak is of all so far."""
+    """Let the most that this process has taken begin anew; where the system cannot, it is that of all blocks so far."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
             file.write(b"5")

@@ -127,13 +127,14 @@ class Job:
         name: "12_3": of array 12, number 3.
         run: The name of the run that it was submitted by.
         state: "waiting", "running", or how it ended: "finished", "evicted", "memory", "time", "hung", "not started",
-            "killed", "cancelled".
+            "killed", "sent away"; "ended", by itself or cancelled, with the run.
         node: Where it runs, or ran last.
         cpus, gpus: That it asked for.
         seconds: That it was seen running.
         evictions: How often its machine was taken away.
         done: Blocks, as its worker told last.
         started: Since when it runs, in seconds since 1970.
+        unwanted: Whether it was cancelled by the run.
         measured: SLURM's own figures, one for each time that it ran; empty where it keeps none.
     """
 
@@ -147,6 +148,7 @@ class Job:
     evictions: int = 0
     done: int = 0
     started: float | None = None
+    unwanted: bool = False
     measured: list[dict[str, Any]] = field(default_factory=list)
 
     def stop(self, state: str, at: float) -> None:
@@ -243,7 +245,10 @@ def replay(folder: Path) -> Replay:
     found = Replay(total, np.zeros(total, _ROW))
     runs: dict[str, Run] = {}
     for event in _events(folder / EVENTS, found):
-        _happened(event, found, runs)
+        try:
+            _happened(event, found, runs)
+        except (KeyError, TypeError, ValueError):
+            found.damaged += 1
     found.runs = sorted(runs.values(), key=lambda run: run.began or 0.0)
     for file in sorted((folder / "workers").glob("*.jsonl")):
         for lines in _pieces(file):
@@ -280,12 +285,17 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
         for number in range(event["jobs"]):
             asked = f"{event['array']}_{number}"
             found.jobs[asked] = Job(asked, name, cpus=event["cpus"], gpus=event["gpus"])
+    elif what in ("sent away", "no spot machines"):
+        for unwanted in event["jobs"]:
+            found.jobs[unwanted].unwanted = True
     elif what == "node left out":
         found.left_out.append(event["node"])
+        for other in found.jobs.values():
+            other.unwanted |= other.state == "running" and other.node == event["node"]
     elif what == "ended":  # what still waited or ran was cancelled
         for other in found.jobs.values():
             if other.run == name and other.state in ("waiting", "running"):
-                other.stop("cancelled", at)
+                other.stop("ended", at)
     elif job is not None and what == "started":
         job.state, job.started, job.node = "running", at, event["node"]
     elif job is not None and what == "requeued":
@@ -295,8 +305,9 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
         job.measured.append({key: event[key] for key in event.keys() - {"time", "run", "event", "job"}})
     elif job is not None and what in _ENDS:
         job.node, job.done = event["node"] or job.node, event["done"]
-        job.evictions += what == "evicted"
-        job.stop(what, at)
+        cancelled = what == "evicted" and job.unwanted
+        job.evictions += what == "evicted" and not cancelled
+        job.stop("sent away" if cancelled else what, at)
 
 
 def _count(table: pa.Table, found: Replay) -> None:
