@@ -219,6 +219,17 @@ def read_owner(lock_file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def seems_alive(lock_file: Path) -> bool:
+    """Whether whoever holds a lock seems to live, told at once: on this host its process, elsewhere its last sign."""
+    owner = read_owner(lock_file)
+    if owner.get("host") == socket.gethostname():
+        return _is_running(int(owner["pid"]))
+    try:
+        return time.time() - lock_file.stat().st_mtime < 60
+    except FileNotFoundError:
+        return False
+
+
 def _check_stale(path: Path, what: str, take_over: bool) -> None:
     """Return where a lock may be taken over.
 

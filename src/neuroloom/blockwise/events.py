@@ -107,6 +107,5 @@ def logged_blocks(stage: Stage, run: str) -> Iterator[None]:
             for failure in failures:
                 told = {key: failure[key] for key in ("block", "message", "given_up")}
                 log_event(stage.folder, run, "block failed", attempts=len(failure["attempts"]), **told)
-            # daisy was told that these are done
-            given_up = sum(failure["given_up"] for failure in failures)
-            log_event(stage.folder, run, "blocks ended", done=blocks_done(tracking) - given_up)
+            given_up = [failure["block"] for failure in failures if failure["given_up"]]
+            log_event(stage.folder, run, "blocks ended", done=blocks_done(tracking, given_up))

@@ -30,17 +30,18 @@ def failure_file(stage: Stage, number: int) -> Path:
 
 def read_failure(stage: Stage, number: int) -> dict[str, Any]:
     """What is known of a block's failures; empty where it has none."""
-    try:
-        content = json.loads(failure_file(stage, number).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return _read(failure_file(stage, number))
 
 
 def all_failures(stage: Stage) -> list[dict[str, Any]]:
     """What is known of all blocks that failed, in their order."""
-    files = sorted((stage.folder / "failures").glob("block-*.json"), key=lambda file: int(file.stem[6:]))
-    return [found for file in files if (found := read_failure(stage, int(file.stem[6:])))]
+    return failures_in(stage.folder)
+
+
+def failures_in(folder: Path) -> list[dict[str, Any]]:
+    """What is known of all blocks that failed of the stage in a folder, in their order."""
+    files = sorted((folder / "failures").glob("block-*.json"), key=lambda file: int(file.stem[6:]))
+    return [found for file in files if (found := _read(file))]
 
 
 def record_exception(stage: Stage, number: int, node: str, error: Exception, **more: Any) -> dict[str, Any]:
@@ -86,3 +87,11 @@ def record_failure(stage: Stage, number: int, node: str, why: str, **more: Any) 
     }
     write_json(failure_file(stage, number), content)
     return content
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

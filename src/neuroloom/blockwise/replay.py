@@ -58,7 +58,7 @@ class Costs:
         read: Bytes.
         written: Bytes.
         gpu_seconds: Sum of the times of those that used a GPU.
-        gpu_busy_seconds: In which their GPU computed, as far as that was told.
+        gpu_busy_seconds: In which their GPU computed, of those that tell; None where none does.
         gpu_memory: Bytes of the one that took most.
     """
 
@@ -69,7 +69,7 @@ class Costs:
     read: int = 0
     written: int = 0
     gpu_seconds: float = 0.0
-    gpu_busy_seconds: float = 0.0
+    gpu_busy_seconds: float | None = None
     gpu_memory: int = 0
 
     def add(self, rows: NDArray[np.void]) -> None:
@@ -81,8 +81,10 @@ class Costs:
         if not len(rows):
             return
         self.blocks += len(rows)
-        for name in ("seconds", "cpu_seconds", "gpu_busy_seconds"):
+        for name in ("seconds", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + float(rows[name].sum()))
+        if not np.isnan(rows["gpu_busy_seconds"]).all():
+            self.gpu_busy_seconds = (self.gpu_busy_seconds or 0.0) + float(np.nansum(rows["gpu_busy_seconds"]))
         for name in ("read", "written"):
             setattr(self, name, getattr(self, name) + int(rows[name].sum()))
         for name in ("memory", "gpu_memory"):
@@ -99,7 +101,8 @@ class Run:
         host: Where it was started; None where that is not known.
         process: Its number there.
         began: When, in seconds since 1970.
-        ended: Likewise; None if it was killed, or still goes on.
+        last: When something happened last.
+        ended: When it ended; None if it was killed, or still goes on.
         how: "done", "failed" or "interrupted"; None likewise.
         message: Why it failed.
         workers: Local worker processes; None where others were supplied.
@@ -111,6 +114,7 @@ class Run:
     host: str | None = None
     process: int | None = None
     began: float | None = None
+    last: float = 0.0
     ended: float | None = None
     how: str | None = None
     message: str | None = None
@@ -161,6 +165,15 @@ class Job:
         if self.started is not None:
             self.seconds += max(0.0, at - self.started)
         self.state, self.started = state, None
+
+    def end_with(self, run: Run) -> None:
+        """Its run has ended, if that was not known before.
+
+        Args:
+            run: Whose it is.
+        """
+        if self.state in ("waiting", "running"):
+            self.stop("ended", run.last)
 
 
 @dataclass
@@ -272,9 +285,12 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
     """Let one event have its consequences."""
     what, at, name = event["event"], float(event["time"]), str(event["run"])
     run = runs.setdefault(name, Run(name))
+    run.last = at
     job = found.jobs.setdefault(event["job"], Job(event["job"], name)) if "job" in event else None
     if what == "run began":
         run.began, run.host, run.process, run.workers = at, event["host"], event["process"], event["workers"]
+        for other in found.jobs.values():  # of a run that was killed
+            other.end_with(runs[other.run])
     elif what == "blocks began":
         run.done_before = event["done"]
     elif what == "block failed":
@@ -294,8 +310,8 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
             other.unwanted |= other.state == "running" and other.node == event["node"]
     elif what == "ended":  # what still waited or ran was cancelled
         for other in found.jobs.values():
-            if other.run == name and other.state in ("waiting", "running"):
-                other.stop("ended", at)
+            if other.run == name:
+                other.end_with(run)
     elif job is not None and what == "started":
         job.state, job.started, job.node = "running", at, event["node"]
     elif job is not None and what == "requeued":
@@ -315,7 +331,8 @@ def _count(table: pa.Table, found: Replay) -> None:
     blocks = table["block"].to_numpy()
     rows = np.zeros(len(blocks), _ROW)
     for name in _NUMBERS:
-        rows[name] = np.nan_to_num(table[name].to_numpy())
+        numbers = table[name].to_numpy()  # those that are null as NaN
+        rows[name] = numbers if name == "gpu_busy_seconds" else np.nan_to_num(numbers)
     rows["worker"] = _numbered(pc.binary_join_element_wise(table["worker"], table["node"], "\t"), found.workers)
     names = [run.name for run in found.runs]
     rows["run"] = _numbered(table["run"], names)

@@ -30,6 +30,7 @@ from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.events import logged_blocks, logged_run
 from neuroloom.blockwise.failures import all_failures, record_exception
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
+from neuroloom.blockwise.standing import keep_account
 from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, take_back
 from neuroloom.errors import BlocksFailed, Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
@@ -108,6 +109,7 @@ def run_stage(
             "seconds": round(time.monotonic() - started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        keep_account(stage.folder)
         write_json(stage.done_marker, result)
     return result
 

@@ -60,15 +60,18 @@ def mend_tracking(folder: Path) -> None:
             chunk.unlink()
 
 
-def blocks_done(folder: Path) -> int:
+def blocks_done(folder: Path, without: Iterable[int] = ()) -> int:
     """How many blocks are marked as done.
 
     Args:
         folder: What daisy was given as `tracking_path`; may be missing.
+        without: Numbers of blocks that do not count: daisy was told that those that are given up are done.
     """
     if not (folder / "done" / "zarr.json").exists():
         return 0
-    return int(np.count_nonzero(zarr.open_array(folder / "done", mode="r")[:]))
+    done = np.asarray(zarr.open_array(folder / "done", mode="r")[:]).ravel()
+    done[list(without)] = 0
+    return int(np.count_nonzero(done))
 
 
 def take_back(folder: Path, places: Iterable[tuple[int, int, int]]) -> None:
