@@ -17,6 +17,7 @@ from neuroloom.blockwise import Stage
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
+from neuroloom.chain.changes import Change, in_words, stage_changes, training_changes
 from neuroloom.chain.prediction_plan import plan_prediction
 from neuroloom.files import read_json_lines
 from neuroloom.project import LabelledVolume, RawVolume
@@ -35,6 +36,7 @@ class Step:
         folder: Where its results lie; None while its fingerprint is unknown.
         seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
         run: Does what is missing of it.
+        changes: What is other than when it was done last, if it was and is to be done again.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Step:
     folder: Path | None
     seconds: float | None
     run: Callable[[Progress], None] = field(repr=False)
+    changes: tuple[Change, ...] = ()
 
 
 def all_steps(chain: Chain) -> list[Step]:
@@ -85,6 +88,9 @@ def _training_step(chain: Chain, setup: str) -> Step:
     length = chain.parameters.training.length(setup)
     why = f"{length.iterations} steps"
     step, spent = 0, 0.0
+    changes: tuple[Change, ...] = ()
+    if job is not None and folder is not None and not trained and not begun:
+        changes = training_changes(job, folder)
     if trained:
         voi, loss = trained.summary["best_voi"], trained.summary["best_validation_loss"]
         best = f"validation loss {loss:.4f}" if voi is None else f"lowest VOI {voi:.3f}"
@@ -94,6 +100,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
         why = f"{step} of {length.iterations} steps are done"
     elif job is None:
         why += "; waits for the descriptor network"
+    why = "; ".join(filter(None, (why, in_words(changes))))
     if trained:
         seconds = float(trained.summary["seconds"])
     elif begun and step > 0:
@@ -102,7 +109,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
         seconds = estimates.training(chain.project, setup)
         if chain.scored_in_training(setup):
             seconds += estimates.scoring(chain.parameters, chain.networks, chain.scored_shapes)
-    return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress))
+    return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress), changes)
 
 
 def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawVolume], Stage | None]) -> Step:
@@ -116,14 +123,17 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         None,
         estimates.stage(chain.parameters, name, size, chain.networks) if known else None,
     )
+    changes: tuple[Change, ...] = ()
     if stage is not None:
         folder = stage.folder
         state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
         why = f"{stage.block_count} block{'s' if stage.block_count != 1 else ''}"
         if state == "done":
             seconds = float(read_done(stage)["seconds"])
-        elif _other_results(stage):
-            why += "; parameters or inputs have changed since the last time"
+        else:
+            inputs = [chain.predict(volume), chain.fragments(volume), chain.agglomerate(volume)]
+            changes = stage_changes(stage, [made for made in inputs if made], chain.project.folder / "training")
+            why = "; ".join(filter(None, (why, in_words(changes))))
         if state != "done" and name == "predict" and known:
             rate = plan_prediction(chain, volume).voxels_per_second
             seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate
@@ -134,12 +144,8 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         folder,
         seconds,
         lambda progress: chain.run_stage(make(volume), f"`{name} {volume.name}`", progress),
+        changes,
     )
-
-
-def _other_results(stage: Stage) -> bool:
-    step = stage.folder.name.rsplit("-", 1)[0]
-    return any(other != stage.folder for other in stage.folder.parent.glob(f"{step}-*"))
 
 
 def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:
