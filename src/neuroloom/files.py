@@ -101,10 +101,35 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{path} cannot be made ({error.strerror}). Choose another place.") from error
 
 
-def append_json(path: Path, content: dict[str, Any]) -> None:
-    """Append a line with an object to a file, such as a log of events."""
-    with open(path, "a") as file:
-        file.write(json.dumps(content) + "\n")
+def open_lines(file: Path) -> int:
+    """Open a file to append lines to; what a full disk has left of a line before is ended first.
+
+    Args:
+        file: Its folder is made.
+
+    Returns:
+        The descriptor.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")
+    return descriptor
+
+
+def append_line(file: Path, content: dict[str, Any]) -> None:
+    """Append one line of JSON to a file, in one write.
+
+    Args:
+        file: Its folder is made.
+        content: The line.
+    """
+    descriptor = open_lines(file)
+    try:
+        os.write(descriptor, (json.dumps(content) + "\n").encode())
+    finally:
+        os.close(descriptor)
 
 
 def tell(path: Path, content: dict[str, Any]) -> None:
@@ -265,6 +290,17 @@ def read_owner(lock_file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def seems_alive(lock_file: Path) -> bool:
+    """Whether whoever holds a lock seems to live, told at once: on this host its process, elsewhere its last sign."""
+    owner = read_owner(lock_file)
+    if owner.get("host") == socket.gethostname():
+        return _is_running(int(owner["pid"]))
+    try:
+        return time.time() - lock_file.stat().st_mtime < 60
+    except FileNotFoundError:
+        return False
 
 
 def _check_stale(path: Path, what: str, take_over: bool) -> None:

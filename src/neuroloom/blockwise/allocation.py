@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
-from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's mallopt
 
@@ -34,6 +33,6 @@ def most_taken() -> int:
     """Bytes that this process has taken at most so far."""
     if sys.platform.startswith("linux"):
         # what getrusage says there includes the process that started this one
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        with open("/proc/self/status", "rb", buffering=0) as file:
+            return 1024 * int(file.read().partition(b"VmHWM:")[2].split(None, 1)[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -34,17 +34,18 @@ def failure_file(stage: Stage, number: int) -> Path:
 
 def read_failure(stage: Stage, number: int) -> dict[str, Any]:
     """What is known of a block's failures; empty where it has none."""
-    try:
-        content = json.loads(failure_file(stage, number).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return _read(failure_file(stage, number))
 
 
 def all_failures(stage: Stage) -> list[dict[str, Any]]:
     """What is known of all blocks that failed, in their order."""
-    files = sorted((stage.folder / "failures").glob("block-*.json"), key=lambda file: int(file.stem[6:]))
-    return [found for file in files if (found := read_failure(stage, int(file.stem[6:])))]
+    return failures_in(stage.folder)
+
+
+def failures_in(folder: Path) -> list[dict[str, Any]]:
+    """What is known of all blocks that failed of the stage in a folder, in their order."""
+    files = sorted((folder / "failures").glob("block-*.json"), key=lambda file: int(file.stem[6:]))
+    return [found for file in files if (found := _read(file))]
 
 
 def finished_blocks(stage: Stage) -> NDArray[np.bool_]:
@@ -114,3 +115,11 @@ def record_no_input(stage: Stage, block: Block, why: str) -> None:
 def _about(block: Block, message: str) -> dict[str, Any]:
     roi = [list(block.write_roi.begin), list(block.write_roi.end)]
     return {"block": block.number, "write_roi": roi, "user_error": False, "message": message, "no_input": False}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +28,15 @@ import daisy.v2
 import numpy as np
 from funlib.geometry import Coordinate, Roi
 
+from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.dependencies import Flags
+from neuroloom.blockwise.events import logged_blocks, logged_run
 from neuroloom.blockwise.failures import all_failures, finished_blocks, record_exception
 from neuroloom.blockwise.intermediate import Unread
 from neuroloom.blockwise.overlap import WANTED, Overlap, chosen_blocks, overlap_of, write_overlaps
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
+from neuroloom.blockwise.standing import keep_account
 from neuroloom.blockwise.tracking import check_room, mend_tracking, take_back
 from neuroloom.errors import BlocksFailed, Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
@@ -155,6 +159,8 @@ def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | 
     # interrupted while it waits for a lock, or by whoever takes it over
     with interruptible(unwanted), contextlib.ExitStack() as locks:
         runs = [locks.enter_context(lock(w.stage.folder / "lock", w.stage.title, take_over)) for w in works]
+        for work, run in zip(works, runs, strict=True):
+            locks.enter_context(logged_run(work.stage, run, work.workers if work.supply is None else None))
         held = [(work, run) for work, run in zip(works, runs, strict=True) if not work.stage.is_done()]
         started = time.monotonic()
         for work, _ in held:
@@ -177,6 +183,7 @@ def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | 
                 "seconds": round(took.get(stage.folder, began) - started + time.monotonic() - began, 3),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
+            keep_account(stage.folder)
             write_json(stage.done_marker, result)
 
 
@@ -255,7 +262,10 @@ def _run_blocks(
     abandoned = ""
     for work, _ in works:
         write_json(work.stage.folder / WANTED, None if work.only is None else sorted(work.only))
-    with _Observer([work for work, _ in works], unread) as observer:
+    with contextlib.ExitStack() as stack:
+        for work, run in works:
+            stack.enter_context(logged_blocks(work.stage, run))
+        observer = stack.enter_context(_Observer([work for work, _ in works], unread))
         try:
             daisy.v2.run_blockwise(
                 daisy.v2.Pipeline(tasks, edges),
@@ -298,14 +308,18 @@ def _task(work: Work, run: str) -> daisy.v2.Task:
         fit="shrink",
         tracking_path=str(stage.folder / "blocks"),
         **({} if work.only is None else {"skip_mask": ~work.wanted}),
-        **(_local_workers(stage, work.workers) if work.supply is None else _supplied_workers(stage, run, work.supply)),
+        **(
+            _local_workers(stage, run, work.workers)
+            if work.supply is None
+            else _supplied_workers(stage, run, work.supply)
+        ),
     )
 
 
-def _local_workers(stage: Stage, workers: int) -> dict[str, Any]:
+def _local_workers(stage: Stage, run: str, workers: int) -> dict[str, Any]:
     workers = max(1, min(workers, stage.block_count))
     return {
-        "process_function": _BlockFunction(stage),
+        "process_function": _BlockFunction(stage, run),
         "max_workers": workers,
         "max_retries": 1,
         # a worker ends with a block that raises, and starting one takes seconds: a few bad blocks are worth going on
@@ -374,8 +388,14 @@ def _tell_failures(works: Sequence[Work], abandoned: str, logs: Path) -> None:
 class _BlockFunction:
     """Called by daisy's worker processes with one block at a time; remembers why a block failed."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, run: str) -> None:
+        self.stage, self.run = stage, run
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Of the worker process, which gets a copy of this before it begins."""
+        node = socket.gethostname()
+        return Accounts(self.stage.folder, self.run, node, f"{node}-{os.getpid()}")
 
     def __call__(self, block: Any) -> None:
         keep_freed_memory()
@@ -384,7 +404,8 @@ class _BlockFunction:
             time.sleep(PAUSE_SECONDS)
         ours = block_of(self.stage, block)
         try:
-            self.stage.process(ours)
+            with self.accounts.block(ours.number):
+                self.stage.process(ours)
         except Exception as error:
             record_exception(self.stage, ours.number, socket.gethostname(), error)
             raise

@@ -4,7 +4,7 @@
 
 What it is to do stands in the stage's `stage.json`; a worker of another version, which would give other results,
 refuses. It tells in `workers/<id>.json` of the stage's folder which block it has, so that whoever supplies workers
-knows what a worker was at when it was killed, and appends what each block cost to `workers/<id>.jsonl`.
+knows what a worker was at when it was killed, and writes down what each block cost (`accounts`).
 
 The master gives signs of life in the stage's lock. Where these stop, or another run has taken the lock, the worker ends
 within `PATIENCE` seconds, in the middle of a block too.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import socket
 import sys
 import threading
@@ -25,7 +24,8 @@ from typing import Any
 
 import daisy.v2
 
-from neuroloom.blockwise.allocation import keep_freed_memory, most_taken
+from neuroloom.blockwise.accounts import Accounts
+from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.failures import failure_file, read_failure, record_exception, record_no_input
 from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
@@ -63,6 +63,7 @@ class Worker:
         self.name = f"{array}_{task}" if array and task else f"{self.node}-{os.getpid()}"
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.memory_gb = float(os.environ.get("NEUROLOOM_MEMORY_GB", "inf"))
+        self.accounts = Accounts(stage.folder, run, self.node, self.name, self.restart)
         self.done = 0
 
     def work(self) -> None:
@@ -109,9 +110,9 @@ class Worker:
             return False
         self._tell(block.number)
         keep_freed_memory()
-        began, cpu, moved = time.time(), _cpu_seconds(), _moved()
         try:
-            self.stage.process(block)
+            with self.accounts.block(block.number):
+                self.stage.process(block)
         except Exception as error:
             found = record_exception(self.stage, block.number, self.node, error, worker=self.name)
             print(f"Block {block.number}:\n{found['traceback']}", flush=True)
@@ -121,19 +122,6 @@ class Worker:
         if failure:
             failure_file(self.stage, block.number).unlink(missing_ok=True)
         self.done += 1
-        read, written = (after - before for after, before in zip(_moved(), moved, strict=True))
-        self._account(
-            {
-                "block": block.number,
-                "node": self.node,
-                "began": round(began, 3),
-                "seconds": round(time.time() - began, 3),
-                "cpu_seconds": round(_cpu_seconds() - cpu, 3),
-                "memory": most_taken(),
-                "read": read,
-                "written": written,
-            }
-        )
         return True
 
     def _leave_to_others(self, failure: dict[str, Any]) -> bool:
@@ -162,10 +150,6 @@ class Worker:
             "since": time.time(),
         }
         tell(self.stage.folder / "workers" / f"{self.name}.json", content)
-
-    def _account(self, cost: dict[str, Any]) -> None:
-        with open(self.stage.folder / "workers" / f"{self.name}.jsonl", "a") as file:
-            file.write(json.dumps(cost) + "\n")
 
     @property
     def _unreachable(self) -> str:
@@ -197,21 +181,6 @@ def watch_master(lock_file: Path, run: str) -> None:
 def _end(code: int, message: str) -> None:
     print(message, flush=True)
     os._exit(code)
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _moved() -> tuple[int, int]:
-    """Bytes that this process has read and written so far, of files and whatever else; 0 where nobody counts."""
-    try:
-        lines = Path("/proc/self/io").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    counts = {key: int(value) for key, _, value in (line.partition(": ") for line in lines)}
-    return counts["rchar"], counts["wchar"]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from neuroloom.blockwise.intermediate import deleted_blocks
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
+from neuroloom.chain.changes import Change, in_words, stage_changes, training_changes
 from neuroloom.chain.prediction_plan import plan_prediction
 from neuroloom.files import read_json_lines
 from neuroloom.project import LabelledVolume, RawVolume
@@ -40,6 +41,7 @@ class Step:
         folder: Where its results lie; None while its fingerprint is unknown.
         seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
         run: Does what is missing of it.
+        changes: What is other than when it was done last, if it was and is to be done again.
         chain: Of a step that has blocks: whose it is, the project's or its baseline's.
         volume: Likewise: the one whose blocks they are.
     """
@@ -50,6 +52,7 @@ class Step:
     folder: Path | None
     seconds: float | None
     run: Callable[[Progress], None] = field(repr=False)
+    changes: tuple[Change, ...] = ()
     chain: Chain | None = field(default=None, repr=False)
     volume: RawVolume | None = None
 
@@ -99,6 +102,9 @@ def _training_step(chain: Chain, setup: str) -> Step:
     length = chain.parameters.training.length(setup)
     why = f"{length.iterations} steps"
     step, spent = 0, 0.0
+    changes: tuple[Change, ...] = ()
+    if job is not None and folder is not None and not trained and not begun:
+        changes = training_changes(job, folder)
     if trained:
         voi, loss = trained.summary["best_voi"], trained.summary["best_validation_loss"]
         best = f"validation loss {loss:.4f}" if voi is None else f"lowest VOI {voi:.3f}"
@@ -108,6 +114,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
         why = f"{step} of {length.iterations} steps are done"
     elif job is None:
         why += "; waits for the descriptor network"
+    why = "; ".join(filter(None, (why, in_words(changes))))
     if trained:
         seconds = float(trained.summary["seconds"])
     elif begun and step > 0:
@@ -116,7 +123,7 @@ def _training_step(chain: Chain, setup: str) -> Step:
         seconds = estimates.training(chain.project, setup)
         if chain.scored_in_training(setup):
             seconds += estimates.scoring(chain.parameters, chain.networks, chain.scored_shapes)
-    return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress))
+    return Step(f"train {setup}", state, why, folder, seconds, lambda progress: chain.train(setup, progress), changes)
 
 
 def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawVolume], Stage | None]) -> Step:
@@ -130,14 +137,17 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         None,
         estimates.stage(chain.parameters, name, size, chain.networks) if known else None,
     )
+    changes: tuple[Change, ...] = ()
     if stage is not None:
         folder = stage.folder
         state = "done" if stage.is_done() else "begun" if (folder / "stage.json").exists() else "to do"
         why = f"{stage.block_count} block{'s' if stage.block_count != 1 else ''}"
         if state == "done":
             seconds = float(read_done(stage)["seconds"])
-        elif _other_results(stage):
-            why += "; parameters or inputs have changed since the last time"
+        else:
+            inputs = [chain.predict(volume), chain.fragments(volume), chain.agglomerate(volume)]
+            changes = stage_changes(stage, [made for made in inputs if made], chain.project.folder / "training")
+            why = "; ".join(filter(None, (why, in_words(changes))))
         read = chain.affinities_read(volume) if name == "predict" else None
         if read is not None and (deleted := int(np.count_nonzero(deleted_blocks(stage)))):
             if again := int(np.count_nonzero(read.wanted_again())):
@@ -154,14 +164,10 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         folder,
         seconds,
         lambda progress: chain.run_stage(make(volume), f"`{name} {volume.name}`", progress),
+        changes,
         chain,
         volume,
     )
-
-
-def _other_results(stage: Stage) -> bool:
-    step = stage.folder.name.rsplit("-", 1)[0]
-    return any(other != stage.folder for other in stage.folder.parent.glob(f"{step}-*"))
 
 
 def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:

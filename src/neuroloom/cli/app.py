@@ -17,6 +17,7 @@ from neuroloom.cli.import_ import import_command
 from neuroloom.cli.init import init_command
 from neuroloom.cli.models import models_app
 from neuroloom.cli.sample import sample_command
+from neuroloom.cli.status import status_command
 from neuroloom.cli.train import train_command
 from neuroloom.cli.view import view_command
 
@@ -55,7 +56,7 @@ for _name, _command in (
     ("evaluate", run.evaluate_command),
     ("segment", run.segment_command),
     ("run", run.run_command),
-    ("status", run.status_command),
+    ("status", status_command),
     ("report", run.report_command),
     ("view", view_command),
     ("demo", demo_command),

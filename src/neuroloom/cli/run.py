@@ -1,10 +1,11 @@
-"""`neuroloom run`, `status`, and one command for every step."""
+"""`neuroloom run`, and one command for every step."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -194,8 +195,14 @@ def _run_blocks(chain: Chain, chosen: Sequence[tuple[str, Stage, frozenset[int]]
         print(f"{name}: {done} of {stage.block_count} blocks are done: {stage.folder}")
 
 
-def print_plan(chain: Chain, steps: list[Step]) -> None:
-    """What is done, what will be done, and roughly how long it takes."""
+def print_plan(chain: Chain, steps: list[Step], notes: Mapping[str, list[str]] | None = None) -> None:
+    """What is done, what will be done, and roughly how long it takes.
+
+    Args:
+        chain: The project's.
+        steps: Its steps.
+        notes: Lines that follow a step, by its name.
+    """
     print(f"Project {chain.project.folder}")
     width = max(len(step.name) for step in steps)
     for step in steps:
@@ -205,6 +212,8 @@ def print_plan(chain: Chain, steps: list[Step]) -> None:
         elif step.name.startswith("predict"):
             when = "time not known"
         print(f"  {step.state:<6}  {step.name:<{width}}  {when:<16}  {step.why}")
+        for note in (notes or {}).get(step.name, ()):
+            print(f"          {note}")
     for volume in filter(chain.is_trained_on, chain.validation_volumes):
         print(f"Note: {volume.name} is trained on as well; its scores say little of other volumes.")
     left = [step for step in steps if step.state != "done"]
@@ -240,23 +249,8 @@ def step_json(step: Step) -> dict[str, Any]:
         "why": step.why,
         "folder": None if step.folder is None else str(step.folder),
         "seconds": None if step.seconds is None else round(step.seconds, 1),
+        "changes": [asdict(change) for change in step.changes],
     }
-
-
-def status_command(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
-    """Say what is done and what is not, and why something will be done again."""
-    chain = Chain(open_project(project))
-    steps = all_steps(chain)
-    if as_json:
-        content = {
-            "project": str(chain.project.folder),
-            "threshold": chain.project.threshold,
-            "steps": [step_json(step) for step in steps],
-        }
-        print(json.dumps(content, indent=2))
-    else:
-        print_plan(chain, steps)
-        print_results(chain)
 
 
 def predict_command(

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroloom.blockwise.events import log_event
 from neuroloom.blockwise.failures import all_failures, read_failure, record_failure
 from neuroloom.blockwise.overlap import WANTED, overlap_of
 from neuroloom.blockwise.run import STOPPED, Supply
@@ -36,9 +37,10 @@ from neuroloom.blockwise.stage import Stage, load_stage
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
 from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
+from neuroloom.cluster.sacct import NotKept, settled_figures
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import UserError
-from neuroloom.files import append_json, read_owner, write_json
+from neuroloom.files import read_owner, write_json
 from neuroloom.project import Job
 
 WORKERS = 10
@@ -130,6 +132,8 @@ class Keeper:
         self.master, self.address = os.getppid(), address
         self.folder = stage.folder / "workers"
         self.arrays: dict[str, Array] = {}
+        self.submitted: list[str] = []
+        self.began = time.time()
         self.known: dict[str, JobState] = {}
         self.memory_gb = job.memory_gb
         self.spot = job.spot_partition is not None
@@ -162,6 +166,17 @@ class Keeper:
             slurm.cancel(list(self.arrays))
             self._event("ended", arrays=list(self.arrays))
             (self.folder / "arrays.json").unlink(missing_ok=True)
+            self._measure()
+
+    def _measure(self) -> None:
+        """Log SLURM's own figures of all jobs, where it keeps any."""
+        if not self.submitted:
+            return
+        try:
+            for figures in settled_figures(self.submitted, self.began):
+                self._event("measured", **vars(figures))
+        except NotKept as error:
+            self._event("not measured", why=str(error))
 
     def _is_wanted(self) -> bool:
         """Whether there are blocks that are not done, and somebody hands them out."""
@@ -345,13 +360,13 @@ class Keeper:
             self.not_before = time.monotonic() + 60  # a limit of jobs at once, perhaps: those that run go on
             return
         self.arrays[array] = Array(self.memory_gb, self.spot)
+        self.submitted.append(array)
         write_json(self.folder / "arrays.json", list(self.arrays))
-        self._event("submitted", array=array, jobs=missing, memory_gb=self.memory_gb, spot=self.spot, left=left)
+        asked = {"cpus": self.job.cpus, "gpus": self.job.gpus, "memory_gb": self.memory_gb, "spot": self.spot}
+        self._event("submitted", array=array, jobs=missing, **asked, left=left)
 
     def _log(self, state: JobState) -> Path:
         return self.stage.folder / "logs" / f"{state.name}.log"
 
     def _event(self, what: str, **more: Any) -> None:
-        append_json(
-            self.stage.folder / "events.jsonl", {"time": round(time.time(), 3), "run": self.run, "event": what, **more}
-        )
+        log_event(self.stage.folder, self.run, what, **more)

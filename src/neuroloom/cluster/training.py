@@ -29,7 +29,7 @@ from neuroloom.cluster.ends import how, log_tail, read_told, why_training_ended
 from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import append_json, lock, make_folder, take_away
+from neuroloom.files import append_line, lock, make_folder, take_away
 from neuroloom.project import TrainJob
 from neuroloom.training.state import CURVE
 
@@ -229,7 +229,7 @@ class TrainingWatcher:
         return int(steps[-1]) if steps else 0
 
     def _event(self, what: str, **more: Any) -> None:
-        append_json(
+        append_line(
             self.folder / "events.jsonl", {"time": round(time.time(), 3), "run": self.run, "event": what, **more}
         )
 
