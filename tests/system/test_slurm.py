@@ -10,12 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.slurm import CLOUD, Slurm, running_slurm
+from tests.system.slurm import CLOUD, Slurm
 from tests.system.troubled_stage import Troubled, supply
 
 from neuroloom.blockwise import run_stage
@@ -27,16 +26,6 @@ from small_model import save_weights
 from small_project import make_project, neuroloom
 
 pytestmark = pytest.mark.system
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Slurm]:
-    with running_slurm() as running, pytest.MonkeyPatch.context() as patch:
-        for name in ("SLURM_CONF", "PATH"):
-            patch.setenv(name, running.environment[name])
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "tests"))))
-        yield running
 
 
 @pytest.fixture
