@@ -138,8 +138,7 @@ class Faults:
         if step is None:
             return
         if step not in self.planned:
-            kinds = [kind for _ in range(-(-self.per_step // len(KINDS))) for kind in KINDS][: self.per_step]
-            self.planned[step] = self.chance.sample(kinds, len(kinds))
+            self.planned[step] = self.chance.sample(KINDS * -(-self.per_step // len(KINDS)), self.per_step)
         processes = self._processes()
         if not self.planned[step] or not processes:
             return

@@ -27,7 +27,7 @@ from funlib.geometry import Coordinate, Roi
 from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.failures import all_failures, record_exception
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
-from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, take_back
+from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, reserve, take_back
 from neuroloom.errors import BlocksFailed, Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
@@ -159,8 +159,8 @@ def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply
     tracking = stage.folder / "blocks"
     mend_tracking(tracking)
     with explain_os_errors(stage.folder):
-        check_room(stage.folder)
-    _take_back_failures(stage)
+        check_room(stage.folder, stage.block_count)
+        _take_back_failures(stage)
     for left_over in (stage.folder / "failures", stage.underway):
         shutil.rmtree(left_over, ignore_errors=True)
     (stage.folder / STOPPED).unlink(missing_ok=True)
@@ -196,12 +196,14 @@ def _run_blocks(stage: Stage, run: str, workers: int, progress: Progress, supply
         abandoned = str(error)
     finally:
         (stage.folder / WANTED).unlink(missing_ok=True)
-    given_up = _take_back_failures(stage)
-    left = stage.block_count - blocks_done(tracking)
-    if (stage.folder / STOPPED).exists():
-        raise UserError(str(read_json(stage.folder / STOPPED)["message"]))
-    if left == 0:
-        return
+    with explain_os_errors(stage.folder):
+        given_up = _take_back_failures(stage)
+        left = stage.block_count - blocks_done(tracking)
+        if left == 0:
+            return
+        if (stage.folder / STOPPED).exists():
+            raise UserError(str(read_json(stage.folder / STOPPED)["message"]))
+        check_room(stage.folder)  # where there is none, nobody could say why blocks have failed
     reports = all_failures(stage) if supply is None else given_up
     if reports and all(report["user_error"] for report in reports):
         raise UserError(reports[0]["message"])
@@ -300,6 +302,7 @@ class _Observer:
             self.progress(self.told, self.stage.block_count)
 
     def on_start(self, states: Any) -> None:
+        reserve(self.stage.folder / "blocks")
         self.on_progress(states)
 
     def on_progress(self, states: Any) -> None:

@@ -29,7 +29,7 @@ from neuroloom.blockwise.allocation import keep_freed_memory, most_taken
 from neuroloom.blockwise.failures import failure_file, read_failure, record_exception
 from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
 from neuroloom.errors import UserError
-from neuroloom.files import BEAT_SECONDS, read_owner
+from neuroloom.files import BEAT_SECONDS, is_full_disk, read_owner
 
 PATIENCE = 40.0
 """Seconds without a sign of life of the master after which a worker ends."""
@@ -37,7 +37,7 @@ PATIENCE = 40.0
 CONNECT_SECONDS = 60.0
 """To reach the master."""
 
-UNREACHABLE, MASTER_GONE = 3, 4
+UNREACHABLE, MASTER_GONE, NO_ROOM = 3, 4, 5
 """Exit codes."""
 
 
@@ -88,7 +88,8 @@ class Worker:
                 if not self._process(block_of(self.stage, block)):
                     block.status = daisy.v2.BlockStatus.FAILED
             finally:
-                acquired.__exit__(None, None, None)
+                # an error says that the block is not done: of its bookkeeping, too
+                acquired.__exit__(*sys.exc_info())
 
     def _process(self, block: Block) -> bool:
         """Do a block; whether daisy shall count it as done."""
@@ -104,6 +105,8 @@ class Worker:
         try:
             self.stage.process(block)
         except Exception as error:
+            if is_full_disk(error):  # no fault of the block's, and nobody could write down that it was
+                raise
             found = record_exception(self.stage, block.number, self.node, error, worker=self.name)
             print(f"Block {block.number}:\n{found['traceback']}", flush=True)
             return bool(found["given_up"])
@@ -211,7 +214,7 @@ def _moved() -> tuple[int, int]:
 
 
 def main() -> None:
-    """Be a worker; exit code 2 with a message where it cannot be one."""
+    """Be a worker; exit code 2 with a message where it cannot be one, `NO_ROOM` where the disk is full."""
     parser = argparse.ArgumentParser(prog="neuroloom.blockwise.worker", description=__doc__)
     parser.add_argument("description", type=Path, help="the stage's `stage.json`")
     parser.add_argument("--run", required=True, help="name of the run that it belongs to")
@@ -220,9 +223,12 @@ def main() -> None:
         stage = load_stage(arguments.description)
         threading.Thread(target=watch_master, args=(stage.folder / "lock", arguments.run), daemon=True).start()
         Worker(stage, arguments.run).work()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        full = is_full_disk(error)
+        if not (full or isinstance(error, UserError)):
+            raise
         print(error, file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+        raise SystemExit(NO_ROOM if full else 2) from None
 
 
 if __name__ == "__main__":

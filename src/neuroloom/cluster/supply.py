@@ -36,7 +36,7 @@ from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
 from neuroloom.cluster.job import sbatch_options, worker_script
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import UserError
-from neuroloom.files import read_owner, write_json
+from neuroloom.files import no_room, read_owner, write_json
 from neuroloom.project import Job
 
 WORKERS = 10
@@ -105,7 +105,8 @@ class SlurmWorkers:
             master = address["hostname"], int(address["port"])
             Keeper(stage, self.job, self.title, self.run, context.to_env(), master).keep()
         except UserError as error:
-            write_json(stage.folder / STOPPED, {"message": str(error)})
+            with contextlib.suppress(UserError):  # a disk that is full, which the master notices itself
+                write_json(stage.folder / STOPPED, {"message": str(error)})
             raise SystemExit(1) from None
 
 
@@ -222,6 +223,8 @@ class Keeper:
         self._event(why, job=state.name, node=state.node, state=state.state, block=block, done=told.get("done", 0))
         if why == "memory":
             self._out_of_memory(state, block)
+        elif why == "no room":
+            raise UserError(no_room(self.stage.folder))
         elif why == "not started":
             self._did_not_start(state)
         elif why == "time":
@@ -353,5 +356,5 @@ class Keeper:
 
     def _event(self, what: str, **more: Any) -> None:
         line = {"time": round(time.time(), 3), "run": self.run, "event": what, **more}
-        with open(self.stage.folder / "events.jsonl", "a") as file:
+        with contextlib.suppress(OSError), open(self.stage.folder / "events.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
