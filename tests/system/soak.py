@@ -166,7 +166,7 @@ def soak(slurm: Slurm, folder: Path, seed: int, per_step: int, expected: dict[st
         minutes,
         code,
         tuple(sorted(file for file in expected.keys() | found.keys() if expected.get(file) != found.get(file))),
-        tuple(miscounted(folder, faults.done)),
+        tuple(miscounted(folder, faults.done)) if code == 0 else (),
         tuple(slurm.jobs()),
     )
 

@@ -51,6 +51,9 @@ IDLE_SECONDS = 60.0
 BAD_STARTS = 3
 """Workers that fail at start, with none that does not in between, after which a stage is stopped."""
 
+BAD_STARTS_BY_CHANCE = 10
+"""Likewise, where others have started before, or one was killed from outside: that may happen to any."""
+
 BAD_BLOCKS = 3
 """Different blocks that fail on a node, after which it is left out."""
 
@@ -267,7 +270,8 @@ class Keeper:
     def _did_not_start(self, state: JobState) -> None:
         self.bad_starts.append(state)
         self.not_before = time.monotonic() + min(60.0, 2.0 ** len(self.bad_starts))
-        if len(self.bad_starts) >= BAD_STARTS:
+        by_chance = bool(self.started) or any(9 in (bad.signal, bad.code - 128) for bad in self.bad_starts)
+        if len(self.bad_starts) >= (BAD_STARTS_BY_CHANCE if by_chance else BAD_STARTS):
             first = self.bad_starts[0]
             log = self._log(first)
             raise UserError(
