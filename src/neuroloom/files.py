@@ -70,11 +70,8 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"No room left on the disk while writing {path}. Free some space and run the same command again: "
-                "what was finished is kept."
-            ) from error
+        if is_full_disk(error):
+            raise UserError(no_room(path)) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(
                 f"{path} cannot be written ({error.strerror}). Choose a folder you may write to, or change its "
@@ -86,6 +83,23 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
                 "round. Choose another place."
             ) from error
         raise
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error came of a disk, or a share of one, that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
+def no_room(path: Path | str) -> str:
+    """What the user is told of a full disk."""
+    return (
+        f"No room left on the disk while writing {path}. Free some space and run the same command again: what was "
+        "finished is kept."
+    )
 
 
 def make_folder(path: Path) -> None:

@@ -191,6 +191,11 @@ class Slurm:
         """Jobs that wait or run."""
         return self.call("squeue", "-hr", "-o", "%i").split()
 
+    def settle(self) -> None:
+        """Wait until there are no jobs, half a minute at most."""
+        with contextlib.suppress(TimeoutError):
+            self.wait_for(lambda: not self.jobs(), 30)
+
     def wait_for(self, condition: object, seconds: float) -> None:
         """Wait until a function is true; of SLURM's commands, those that fail for now count as not true."""
         end = time.monotonic() + seconds
@@ -222,7 +227,11 @@ class Slurm:
         for steps in (self.folder / f"spool-{node}").glob(f"{node}_*"):
             steps.unlink()
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=evicted")
-        self.call("scontrol", "update", f"nodename={node}", "state=resume")  # the cloud may give another of that name
+        self.call("scontrol", "update", f"nodename={node}", "state=resume")
+        if node in CLOUD:  # the cloud may give another of that name
+            self.call("scontrol", "update", f"nodename={node}", "state=power_down")
+        else:  # it has been started again
+            self.call("slurmd", "-N", node)
         return there
 
     @contextlib.contextmanager

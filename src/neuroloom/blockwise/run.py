@@ -37,7 +37,7 @@ from neuroloom.blockwise.intermediate import Unread
 from neuroloom.blockwise.overlap import WANTED, Overlap, chosen_blocks, overlap_of, write_overlaps
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
 from neuroloom.blockwise.standing import keep_account
-from neuroloom.blockwise.tracking import check_room, mend_tracking, take_back
+from neuroloom.blockwise.tracking import check_room, mend_tracking, reserve, take_back
 from neuroloom.errors import BlocksFailed, Interrupted, UserError
 from neuroloom.files import explain_os_errors, lock, read_json, write_json
 
@@ -289,8 +289,8 @@ def _make_ready(stage: Stage) -> None:
     """Mend what a killed run left behind, and forget how blocks failed."""
     mend_tracking(stage.folder / "blocks")
     with explain_os_errors(stage.folder):
-        check_room(stage.folder)
-    _take_back_failures(stage)
+        check_room(stage.folder, stage.block_count)
+        _take_back_failures(stage)
     for left_over in (stage.folder / "failures", stage.underway):
         shutil.rmtree(left_over, ignore_errors=True)
     (stage.folder / STOPPED).unlink(missing_ok=True)
@@ -357,8 +357,12 @@ def _tell_failures(works: Sequence[Work], abandoned: str, logs: Path) -> None:
         logs: Where local workers wrote.
     """
     for work in works:
-        if (work.stage.folder / STOPPED).exists():
-            raise UserError(str(read_json(work.stage.folder / STOPPED)["message"]))
+        with explain_os_errors(work.stage.folder):
+            if not work.left:
+                continue
+            if (work.stage.folder / STOPPED).exists():
+                raise UserError(str(read_json(work.stage.folder / STOPPED)["message"]))
+            check_room(work.stage.folder)  # where there is none, nobody could say why blocks have failed
     sentences: list[str] = []
     reports: list[dict[str, Any]] = []
     for work in works:
@@ -472,6 +476,8 @@ class _Observer:
             self.works[name].progress(self.told[name], wanted)
 
     def on_start(self, states: Any) -> None:
+        for work in self.works.values():
+            reserve(work.stage.folder / "blocks")
         self.on_progress(states)
 
     def on_progress(self, states: Any) -> None:

@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from daisy._daisy import EXIT_BLOCK_TIMEOUT
 
-from neuroloom.blockwise.worker import MASTER_GONE
+from neuroloom.blockwise.worker import MASTER_GONE, NO_ROOM
 from neuroloom.cluster.slurm import JobState
 
-End = Literal["finished", "evicted", "memory", "time", "hung", "not started", "killed"]
+End = Literal["finished", "evicted", "memory", "time", "no room", "hung", "not started", "killed"]
 """finished      by itself: there were no blocks, or no master
 evicted       taken away, with its node or by itself: nobody's fault
 memory        killed for taking more than it had asked for
 time          at its time limit
+no room       by itself, since the disk is full
 hung          stopped by itself, since a block took too long
 not started   before it was connected with the master
 killed        in any other way, while it had or waited for a block"""
@@ -53,6 +54,8 @@ def why_ended(job: JobState, told: dict[str, Any], log: str) -> End:
         return "time"
     if job.state == "OUT_OF_MEMORY" or (9 in (job.signal, job.code - 128) and _MEMORY_WORDS.search(log)):
         return "memory"
+    if job.state == "FAILED" and job.code == NO_ROOM:
+        return "no room"
     if not told.get("connected"):
         return "not started"
     return "hung" if job.code == EXIT_BLOCK_TIMEOUT else "killed"
@@ -72,7 +75,7 @@ def why_training_ended(job: JobState, told: dict[str, Any], log: str) -> Trainin
     if job.state == "FAILED" and (job.code == STOPPED or job.signal in asked or job.code - 128 in asked):
         return "time"
     why = why_ended(job, {"connected": bool(told)}, log)
-    return "killed" if why == "hung" else why
+    return "killed" if why in ("hung", "no room") else why
 
 
 def how(job: JobState) -> str:

@@ -40,7 +40,7 @@ from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
 from neuroloom.cluster.sacct import NotKept, settled_figures
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import UserError
-from neuroloom.files import read_owner, write_json
+from neuroloom.files import no_room, read_owner, write_json
 from neuroloom.project import Job
 
 WORKERS = 10
@@ -54,6 +54,9 @@ IDLE_SECONDS = 60.0
 
 BAD_STARTS = 3
 """Workers that fail at start, with none that does not in between, after which a stage is stopped."""
+
+BAD_STARTS_BY_CHANCE = 10
+"""Likewise, where others have started before, or one was killed from outside: that may happen to any."""
 
 BAD_BLOCKS = 3
 """Different blocks that fail on a node, after which it is left out."""
@@ -111,7 +114,8 @@ class SlurmWorkers:
             master = address["hostname"], int(address["port"])
             Keeper(stage, self.job, self.title, self.run, context.to_env(), master).keep()
         except UserError as error:
-            write_json(stage.folder / STOPPED, {"message": str(error)})
+            with contextlib.suppress(UserError):  # a disk that is full, which the master notices itself
+                write_json(stage.folder / STOPPED, {"message": str(error)})
             raise SystemExit(1) from None
 
 
@@ -244,6 +248,8 @@ class Keeper:
         self._event(why, job=state.name, node=state.node, state=state.state, block=block, done=told.get("done", 0))
         if why == "memory":
             self._out_of_memory(state, block)
+        elif why == "no room":
+            raise UserError(no_room(self.stage.folder))
         elif why == "not started":
             self._did_not_start(state)
         elif why == "time":
@@ -279,7 +285,8 @@ class Keeper:
     def _did_not_start(self, state: JobState) -> None:
         self.bad_starts.append(state)
         self.not_before = time.monotonic() + min(60.0, 2.0 ** len(self.bad_starts))
-        if len(self.bad_starts) >= BAD_STARTS:
+        by_chance = bool(self.started) or any(9 in (bad.signal, bad.code - 128) for bad in self.bad_starts)
+        if len(self.bad_starts) >= (BAD_STARTS_BY_CHANCE if by_chance else BAD_STARTS):
             first = self.bad_starts[0]
             log = self._log(first)
             raise UserError(
@@ -369,4 +376,5 @@ class Keeper:
         return self.stage.folder / "logs" / f"{state.name}.log"
 
     def _event(self, what: str, **more: Any) -> None:
-        log_event(self.stage.folder, self.run, what, **more)
+        with contextlib.suppress(UserError):  # a full disk is told by others
+            log_event(self.stage.folder, self.run, what, **more)
