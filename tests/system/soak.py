@@ -251,7 +251,7 @@ def main() -> None:
 def _rows() -> list[str]:
     """Those of the table as it is."""
     lines = TABLE.read_text().splitlines() if TABLE.exists() else []
-    return [line for line in lines if line[2:3].isdigit()]
+    return [line for line in lines if line.startswith("| ") and line[2].isdigit()]
 
 
 def _write(rows: list[str]) -> None:

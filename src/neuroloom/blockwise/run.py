@@ -26,6 +26,7 @@ from funlib.geometry import Coordinate, Roi
 
 from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.failures import all_failures, record_exception
+from neuroloom.blockwise.leftovers import remove_half_written
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
 from neuroloom.blockwise.tracking import blocks_done, check_room, mend_tracking, reserve, take_back
 from neuroloom.errors import BlocksFailed, Interrupted, UserError
@@ -95,6 +96,7 @@ def run_stage(
         stage.describe()
         stage.prepare()
         _run_blocks(stage, run, max(1, min(workers, stage.block_count)), progress or _say_nothing, supply)
+        remove_half_written(stage.folder)
         stage.finish()
         result = {
             "stage": type(stage).__name__,
