@@ -83,11 +83,14 @@ def test_a_chunk_that_is_cut_short_is_written_again(slurm: Slurm, stage: Writing
 def test_a_writer_that_wakes_after_its_block_was_done_changes_nothing(
     slurm: Slurm, stage: Writing, tmp_path: Path
 ) -> None:
+    """Two stand still on machines that SLURM has lost: one wakes while others go on, one when all is done."""
     troubled = stage.model_copy(update={"trouble": {4: "stop", 8: "stop, wait"}, "seconds": 0.1})
-    master = start_master(troubled, partition="cpu", block_minutes=0.1)
+    master = start_master(troubled, partition="cpu", block_minutes=0.1, workers_max=2)
     try:
-        slurm.wait_for((Path(stage.output.path) / "noise" / "c" / "0" / "1" / "0").exists, 90)
+        slurm.wait_for(lambda: all((stage.folder / f"once-{block}").exists() for block in (4, 8)), 60)
         asleep = [psutil.Process(int((stage.folder / f"once-{block}").read_text())) for block in (4, 8)]
+        slurm.evict("cpu1", jobs_live=True)
+        slurm.wait_for((Path(stage.output.path) / "noise" / "c" / "0" / "1" / "0").exists, 60)
         assert [process.status() for process in asleep] == [psutil.STATUS_STOPPED] * 2
         assert master.poll() is None  # the other block is not done yet
         asleep[0].send_signal(signal.SIGCONT)
@@ -97,14 +100,26 @@ def test_a_writer_that_wakes_after_its_block_was_done_changes_nothing(
     finally:
         master.kill()
     assert master.returncode == 0, output
+    expected = chunks(one_process(stage, tmp_path / "here"))
+    assert chunks(stage) == expected
+    asleep[1].send_signal(signal.SIGCONT)
     psutil.wait_procs(asleep, 15)
     assert not [process for process in asleep if process.is_running()]
-    assert chunks(stage) == chunks(one_process(stage, tmp_path / "here"))
+    assert chunks(stage) == expected
     assert blocks_done(stage.folder / "blocks") == stage.block_count
     done = costs(stage)
     assert sorted(set(done)) == list(range(24))
-    assert done.count(4) <= 2  # who woke may just have got to write it, and to say so
     assert all(done.count(block) == 1 for block in range(24) if block not in (4, 8))
+    slurm.settle()
+    assert not slurm.jobs()
+
+
+def test_a_worker_that_stands_still_is_replaced(slurm: Slurm, stage: Writing) -> None:
+    troubled = stage.model_copy(update={"trouble": {4: "stop"}})
+    run_stage(troubled, supply=supply(partition="cpu", block_minutes=0.1, workers_max=1))
+    np.testing.assert_array_equal(stage.written(), stage.whole())
+    assert ("hung", 4) in {(event["event"], event.get("block")) for event in events(stage)}
+    assert not psutil.pid_exists(int((stage.folder / "once-4").read_text()))
     slurm.settle()
     assert not slurm.jobs()
 

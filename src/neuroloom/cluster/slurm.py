@@ -6,6 +6,7 @@ is the user's to put right.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -21,8 +22,9 @@ COMMAND_SECONDS = 60.0
 """For one command."""
 
 _AWAY = ("unable to contact", "timed out", "connection refused", "connection failure", "temporarily unable")
-_COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120}
+_COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120, "Reason": 80}
 _PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING")
 
 
@@ -37,6 +39,7 @@ class JobState:
         signal: That killed it, 0 if none did.
         restarts: How often it went back to the queue.
         node: Where it runs or ran.
+        reason: SLURM's words for why it waits.
     """
 
     name: str
@@ -45,6 +48,12 @@ class JobState:
     signal: int
     restarts: int
     node: str
+    reason: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it could not be launched, and would wait until a person looks after it."""
+        return self.state in _HELD or (self.is_pending and "launch failed" in self.reason.replace("_", " "))
 
     @property
     def is_pending(self) -> bool:
@@ -190,10 +199,10 @@ def _job_state(line: str) -> JobState:
     for width in _COLUMNS.values():
         parts.append(line[begin : begin + width].strip())
         begin += width
-    name, state, status, restarts, node = parts
+    name, state, status, restarts, node, reason = parts
     waited = int(status) if status.isdigit() else 0
     code, signal = waited >> 8, waited & 127
-    return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node)
+    return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node, reason)
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -203,7 +212,8 @@ def cancel(jobs: Sequence[str]) -> None:
         jobs: Names.
     """
     if jobs:
-        subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
 
 
 def _ask(command: Sequence[str], said: str | None = None, forgotten: str | None = None) -> str:
