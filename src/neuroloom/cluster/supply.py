@@ -325,7 +325,8 @@ class Keeper:
             key, told = (state.name, state.restarts), read_told(self.folder, state)
             said = (state.restarts, told.get("since"))
             before, since = self.heard.get(state.name, (None, now))
-            if state.is_pending or said != before:
+            waits = told.get("connected") and told["block"] is None  # for what another stage has not done yet
+            if state.is_pending or waits or said != before:
                 self.heard[state.name] = (said, now)
             elif key not in self.silent and now - since > 60 * self.job.block_minutes + SILENT_SECONDS:
                 self.silent.add(key)
