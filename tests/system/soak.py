@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -221,6 +222,7 @@ def _lost(cost: dict[str, Any], all_costs: list[dict[str, Any]], faults: list[Fa
 
 def main() -> None:
     """Go through seeds until there were enough faults."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(prog="tests.system.soak", description=__doc__)
     parser.add_argument("--faults", type=int, default=200, help="how many there shall be")
     parser.add_argument("--first", type=int, default=1, help="the first seed; rows of those before are kept")
@@ -251,7 +253,7 @@ def main() -> None:
 def _rows() -> list[str]:
     """Those of the table as it is."""
     lines = TABLE.read_text().splitlines() if TABLE.exists() else []
-    return [line for line in lines if line[2:3].isdigit()]
+    return [line for line in lines if line.startswith("| ") and line[2].isdigit()]
 
 
 def _write(rows: list[str]) -> None:
