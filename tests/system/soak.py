@@ -27,7 +27,7 @@ import psutil
 from tests.system.faults import KINDS, Fault, Faults
 from tests.system.slurm import Slurm, running_slurm
 
-from neuroloom.blockwise.tracking import blocks_done
+from neuroloom.blockwise.tracking import done_blocks
 from neuroloom.files import hash_file, read_json, write_text
 from small_model import save_weights
 from small_project import make_project, neuroloom
@@ -39,7 +39,7 @@ PER_STEP = 8
 
 STEPS = ("affinities", "fragments", "agglomeration", "segmentation")
 SHAPE, BLOCK = (64, 64, 64), (16, 16, 16)
-BLOCKS = 64
+GRID, BLOCKS = (4, 4, 4), 64
 _RESULTS = {
     "affinities": "affinities.zarr/**/c/**/*",
     "fragments": "fragments.zarr/**/c/**/*",
@@ -201,14 +201,15 @@ def miscounted(project: Path, faults: list[Fault]) -> list[str]:
     wrong = []
     for step in STEPS:
         (folder,) = project.glob(f"results/val/{step}-*")
-        if not blocks_done(folder / "blocks") == read_json(folder / "done.json")["blocks"] == BLOCKS:
+        done = int(done_blocks(folder / "blocks", GRID).sum())
+        if not done == read_json(folder / "done.json")["blocks"] == BLOCKS:
             wrong.append(f"{step}: not all blocks count as done")
-        done = defaultdict(list)
+        paid = defaultdict(list)
         for cost in costs(project, step):
-            done[cost["block"]].append(cost)
-        wrong += [f"{step}: nobody did block {block}" for block in range(BLOCKS) if block not in done]
-        for block, times in done.items():
-            lost = [cost for cost in times if _lost(cost, [c for t in done.values() for c in t], faults)]
+            paid[cost["block"]].append(cost)
+        wrong += [f"{step}: nobody did block {block}" for block in range(BLOCKS) if block not in paid]
+        for block, times in paid.items():
+            lost = [cost for cost in times if _lost(cost, [c for t in paid.values() for c in t], faults)]
             if len(times) - len(lost) > 1:
                 wrong.append(f"{step}: block {block} was done by {', '.join(cost['job'] for cost in times)}")
     return wrong
