@@ -11,7 +11,6 @@ Each step of the chain gets its own faults, in an order of its own. Whatever is 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -24,6 +23,8 @@ from pathlib import Path
 
 import psutil
 from tests.system.slurm import Slurm
+
+from neuroloom.files import read_owner
 
 KINDS = ("evict", "worker", "child", "master")
 WORKER = "neuroloom.blockwise.worker"
@@ -52,12 +53,14 @@ class Process:
 
     Attributes:
         pid: Its number.
+        step: The step whose blocks it does.
         node: The machine it believes to be on.
         job: The name of its job.
         is_child: Whether another process of the job has started it.
     """
 
     pid: int
+    step: str
     node: str
     job: str
     is_child: bool
@@ -133,25 +136,26 @@ class Faults:
             return subprocess.Popen(self.command, env=environment, stdout=log, stderr=log)
 
     def _break_something(self) -> None:
-        """The next fault of the step that runs, unless there is nothing to break yet."""
-        step = self._step()
-        if step is None:
+        """The next fault of a step that runs, unless there is nothing to break yet."""
+        found = self._processes()
+        for step in sorted({process.step for process in found} - self.planned.keys()):
+            kinds = KINDS * -(-self.per_step // len(KINDS))
+            self.planned[step] = self.chance.sample(kinds, self.per_step)
+        steps = sorted({process.step for process in found if self.planned[process.step]})
+        if not steps:
             return
-        if step not in self.planned:
-            self.planned[step] = self.chance.sample(KINDS * -(-self.per_step // len(KINDS)), self.per_step)
-        processes = self._processes()
-        if not self.planned[step] or not processes:
-            return
+        step = self.chance.choice(steps)
+        processes = [process for process in found if process.step == step]
         kind = self.planned[step].pop(0)
         if kind == "child" and not any(process.is_child for process in processes):
             kind = "worker"
         victim = self.chance.choice([process for process in processes if process.is_child == (kind == "child")])
         jobs = {victim.job}
         if kind == "evict":
-            jobs = {process.job for process in processes if process.node == victim.node}
+            jobs = {process.job for process in found if process.node == victim.node}
             self.slurm.evict(victim.node)
         elif kind == "master":
-            jobs = {process.job for process in processes}
+            jobs = {process.job for process in found}
             self.master.kill()
             self.master.wait()
         else:
@@ -161,23 +165,25 @@ class Faults:
         if kind == "master":
             self.master = self._start()
 
-    def _step(self) -> str | None:
-        """The step that the command is at, if it is one that is done in blocks."""
+    def _runs(self) -> set[str]:
+        """Names of what the command runs now."""
+        runs = set()
         for lock in self.project.glob("results/*/*/lock"):
-            with contextlib.suppress(OSError, ValueError):
-                if json.loads(lock.read_text())["pid"] == self.master.pid:
-                    return lock.parent.name.rpartition("-")[0]
-        return None
+            owner = read_owner(lock)
+            if owner.get("pid") == self.master.pid:
+                runs.add(owner["run"])
+        return runs
 
     def _processes(self) -> list[Process]:
-        """All processes of workers that run, in the order of their jobs."""
-        found: dict[int, tuple[int, str, str]] = {}
+        """Processes of the workers of what the command runs now, in the order of their jobs."""
+        runs = self._runs()
+        found: dict[int, tuple[int, str, str, str]] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if WORKER in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                    told = process.environ()
-                    if told.get("SLURM_CONF") == self.slurm.environment["SLURM_CONF"]:
-                        job = f"{told['SLURM_ARRAY_JOB_ID']}_{told['SLURM_ARRAY_TASK_ID']}"
-                        found[process.pid] = (process.ppid(), told["SLURMD_NODENAME"], job)
-        processes = [Process(pid, node, job, parent in found) for pid, (parent, node, job) in found.items()]
+                command, told = process.cmdline(), process.environ()
+                if WORKER in command and process.status() != psutil.STATUS_ZOMBIE and command[-1] in runs:
+                    step = Path(command[-3]).parent.name.rpartition("-")[0]
+                    job = f"{told['SLURM_ARRAY_JOB_ID']}_{told['SLURM_ARRAY_TASK_ID']}"
+                    found[process.pid] = (process.ppid(), step, told["SLURMD_NODENAME"], job)
+        processes = [Process(pid, step, node, job, parent in found) for pid, (parent, step, node, job) in found.items()]
         return sorted(processes, key=lambda process: (process.job, process.is_child))

@@ -210,8 +210,12 @@ class Slurm:
         """The end of the controller's log."""
         return (self.folder / "slurmctld.log").read_text()[-3000:]
 
-    def evict(self, node: str) -> bool:
+    def evict(self, node: str, jobs_live: bool = False) -> bool:
         """Take a machine away as a cloud does: all its processes die at once, and the controller hears of it.
+
+        Args:
+            node: Its name.
+            jobs_live: Whether processes of jobs go on all the same, as on a machine that only the controller has lost.
 
         Returns:
             Whether it was there.
@@ -219,7 +223,7 @@ class Slurm:
         pid_file = self.folder / f"slurmd-{node}.pid"
         there = pid_file.exists()
         for process, environment in _processes():
-            if f"SLURMD_NODENAME={node}" in environment:
+            if f"SLURMD_NODENAME={node}" in environment and not jobs_live:
                 _kill(process, signal.SIGKILL)
         if there:
             _kill(int(pid_file.read_text()), signal.SIGKILL)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.system.master import start_master
 from tests.system.slurm import CLOUD, Slurm
 from tests.system.troubled_stage import Troubled, supply
 
 from neuroloom.blockwise import run_stage
 from neuroloom.cluster import check_profile
 from neuroloom.errors import BlocksFailed, UserError
-from neuroloom.files import hash_file
 from neuroloom.project import Profile
-from small_model import save_weights
-from small_project import make_project, neuroloom
 
 pytestmark = pytest.mark.system
 
@@ -42,103 +34,8 @@ def events(stage: Troubled) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (stage.folder / "events.jsonl").read_text().splitlines()]
 
 
-def start_master(stage: Troubled, partition: str) -> subprocess.Popen[str]:
-    """A process that runs a stage."""
-    command = [sys.executable, "-c", "from tests.system.troubled_stage import main; main()"]
-    return subprocess.Popen(
-        [*command, stage.model_dump_json(), partition], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 def nothing_left(slurm: Slurm) -> None:
     slurm.wait_for(lambda: not slurm.jobs(), 30)
-
-
-def test_the_chain_gives_the_bytes_of_one_machine(slurm: Slurm, tmp_path: Path) -> None:
-    blocks = {"block": [16, 24, 24]}
-    folders = []
-    for name in ("here", "there"):
-        weights = save_weights(tmp_path / name / "weights.ckpt", "affs")
-        values = {
-            "prediction": {**blocks, "model": str(weights)},
-            "fragments": {**blocks, "context": [4, 4, 4], "min_seed_distance": 4},
-            "agglomeration": {**blocks, "context": [8, 8, 8]},
-        }
-        folders.append(make_project(tmp_path / name, values))
-    here, there = folders
-    (there / "cluster.toml").write_text(
-        '[profiles.lab]\nkind = "slurm"\npartition = "cpu"\nworkers_max = 2\nmemory_gb = 1.5\npoll_seconds = 0.5\n'
-        '[profiles.lab.predict]\npartition = "gpu"\ngpus = 1\n'
-        '[profiles.lab.agglomerate]\nspot_partition = "spot"\n'
-    )
-    ran = neuroloom("run", "--project", here)
-    assert ran.returncode == 0, ran.stderr
-    ran = neuroloom("run", "--project", there, "--on", "lab")
-    assert ran.returncode == 0, ran.stderr
-    nothing_left(slurm)
-    results = [
-        {
-            f"{file.relative_to(next((folder / 'results' / 'val').glob(f'{step}-*')))}": hash_file(file)
-            for step, pattern in (
-                ("affinities", "affinities.zarr/**/c/**/*"),
-                ("fragments", "fragments.zarr/**/c/**/*"),
-                ("agglomeration", "forest.arrow"),
-                ("segmentation", "segmentation.zarr/**/c/**/*"),
-            )
-            for file in (folder / "results" / "val").glob(f"{step}-*/{pattern}")
-            if file.is_file()
-        }
-        for folder in folders
-    ]
-    assert len(results[0]) > 20
-    assert results[0] == results[1]
-    nodes = {
-        step: {
-            json.loads(line)["node"]
-            for file in there.glob(f"results/val/{step}-*/workers/*.jsonl")
-            for line in file.open()
-        }
-        for step in ("affinities", "fragments", "agglomeration", "segmentation")
-    }
-    for step, kind in (("affinities", "gpu"), ("fragments", "cpu"), ("agglomeration", "spot"), ("segmentation", "cpu")):
-        assert {node[:-1] for node in nodes[step]} == {kind}
-    again = neuroloom("run", "--project", there, "--on", "lab")
-    assert again.returncode == 0, again.stderr
-    assert not slurm.call("squeue", "-hr", "--states=pending,running").strip()
-
-
-def test_it_survives_evictions_killed_workers_and_killed_masters(slurm: Slurm, tmp_path: Path) -> None:
-    stage = Troubled(folder=tmp_path / "stage", shape=(8, 8, 8), block_shape=(2, 2, 2), seconds=1.0)
-    chance = random.Random(1)
-    faults: list[str] = []
-    master, end = start_master(stage, "spot"), time.monotonic() + 150
-    slurm.wait_for(lambda: len(stage.outputs()) > 2, 90)
-    while master.poll() is None and time.monotonic() < end:
-        time.sleep(chance.uniform(1.5, 3.0))
-        fault = chance.choice(["evict", "kill", "kill", "master"]) if len(faults) < 8 else ""
-        if fault == "evict":
-            faults += [fault] * slurm.evict(chance.choice(CLOUD))
-        elif fault == "kill":
-            told = [json.loads(file.read_text()) for file in (stage.folder / "workers").glob("*_*.json")]
-            if told:
-                process = chance.choice(told)["process"]
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended by itself
-                    if b"blockwise.worker" in (Path("/proc") / str(process) / "cmdline").read_bytes():
-                        os.kill(process, signal.SIGKILL)
-                        faults.append(fault)
-        elif fault == "master":
-            master.kill()
-            master.wait()
-            faults.append(fault)
-            master = start_master(stage, "spot")
-    try:
-        output, _ = master.communicate(timeout=30)
-    finally:
-        master.kill()
-    assert master.returncode == 0, (output, faults, events(stage)[-10:])
-    assert stage.outputs() == whole(stage)
-    assert len(faults) >= 4, faults
-    nothing_left(slurm)
 
 
 def test_a_finished_stage_starts_no_worker(slurm: Slurm, stage: Troubled) -> None:
@@ -207,7 +104,7 @@ def test_without_spot_machines_others_are_asked(slurm: Slurm, stage: Troubled) -
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_master_that_ends_takes_its_workers_with_it(slurm: Slurm, stage: Troubled, sent: signal.Signals) -> None:
     slow = stage.model_copy(update={"seconds": 2.0})
-    master = start_master(slow, "cpu")
+    master = start_master(slow, partition="cpu")
     try:
         slurm.wait_for(lambda: len(stage.outputs()) > 1, 60)
         with pytest.raises(UserError, match="Another run is writing"):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import sys
 import time
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.system.troubled_stage import supply
 
-from neuroloom.blockwise import Block, Source, Stage, run_stage
+from neuroloom.blockwise import Block, Source, Stage
 from neuroloom.volume import create_volume
 
 
@@ -21,7 +19,7 @@ class Writing(Stage):
 
     Attributes:
         trouble: What happens at the first attempt at a block, by its number: "die" in the middle of its chunk, "stop"
-            until another process wakes it.
+            until another process wakes it, "stop, wait" and at later attempts wait for the file `go-on`.
         seconds: For each block.
     """
 
@@ -53,8 +51,11 @@ class Writing(Stage):
             if trouble == "die":  # the system ends a process that writes more into a file than it may
                 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (data.size // 2, resource.RLIM_INFINITY))
-            elif trouble == "stop":
+            else:
                 os.kill(os.getpid(), signal.SIGSTOP)
+        elif trouble == "stop, wait":
+            while not (self.folder / "go-on").exists():
+                time.sleep(0.1)
         output.write(block.write_roi.begin, data)
 
     def written(self) -> NDArray[np.uint8]:
@@ -67,8 +68,3 @@ class Writing(Stage):
         for block in self.blocks():
             expected[block.write_roi.to_slices()] = self.noise(block)
         return expected
-
-
-def main() -> None:
-    """Run the stage that is described by the first argument, on the partition that is the second."""
-    run_stage(Writing.model_validate_json(sys.argv[1]), supply=supply(partition=sys.argv[2]))

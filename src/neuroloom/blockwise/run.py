@@ -34,6 +34,7 @@ from neuroloom.blockwise.dependencies import Flags
 from neuroloom.blockwise.events import logged_blocks, logged_run
 from neuroloom.blockwise.failures import all_failures, finished_blocks, record_exception
 from neuroloom.blockwise.intermediate import Unread
+from neuroloom.blockwise.leftovers import remove_half_written
 from neuroloom.blockwise.overlap import WANTED, Overlap, chosen_blocks, overlap_of, write_overlaps
 from neuroloom.blockwise.stage import TELL_EVERY, Stage, block_of
 from neuroloom.blockwise.standing import keep_account
@@ -174,6 +175,7 @@ def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | 
             if not finished_blocks(stage).all():
                 continue
             began = time.monotonic()
+            remove_half_written(stage.folder)
             stage.finish()
             result = {
                 "stage": type(stage).__name__,

@@ -82,6 +82,8 @@ def why_training_ended(job: JobState, told: dict[str, Any], log: str) -> Trainin
 
 def how(job: JobState) -> str:
     """How a job ended, in a few words."""
+    if job.is_held:
+        return "SLURM could not launch it"
     killer = job.signal or (job.code - 128 if job.code > 128 else 0)
     return f"signal {killer}" if killer else f"exit code {job.code}"
 

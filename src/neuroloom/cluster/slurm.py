@@ -24,6 +24,7 @@ COMMAND_SECONDS = 60.0
 _AWAY = ("unable to contact", "timed out", "connection refused", "connection failure", "temporarily unable")
 _COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120, "Reason": 60}
 _PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING")
 
 
@@ -48,6 +49,11 @@ class JobState:
     restarts: int
     node: str
     reason: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it could not be launched, and would wait until a person looks after it."""
+        return self.state in _HELD or (self.is_pending and "launch failed" in self.reason.replace("_", " "))
 
     @property
     def is_pending(self) -> bool:

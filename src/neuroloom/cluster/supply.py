@@ -52,6 +52,10 @@ LOOK_SECONDS = 0.5
 IDLE_SECONDS = 60.0
 """After which a worker that waits, with fewer blocks left than workers, is sent away."""
 
+SILENT_SECONDS = 15.0
+"""A worker that has told nothing for longer than a block may take, and so much more, stands still: it would have
+stopped itself before."""
+
 BAD_STARTS = 3
 """Workers that fail at start, with none that does not in between, after which a stage is stopped."""
 
@@ -147,6 +151,8 @@ class Keeper:
         self.started: set[tuple[str, int]] = set()
         self.too_short = 0
         self.excluded: set[str] = set()
+        self.heard: dict[str, tuple[Any, float]] = {}
+        self.silent: set[tuple[str, int]] = set()
         self.not_before = 0.0
 
     def keep(self) -> None:
@@ -218,6 +224,7 @@ class Keeper:
             if ended and (before is None or before.is_pending or before.is_running):
                 self._ended(state)
         active = [state for state in states if state.is_pending or state.is_running]
+        active = self._leave_silent(self._leave_held(active))
         self._exclude_bad_nodes(active)
         active = self._send_away(active, left)
         alive = {state.name.partition("_")[0] for state in active}
@@ -308,6 +315,43 @@ class Keeper:
                 self.excluded.add(node)
                 self._event("node left out", node=node, blocks=sorted(blocks))
                 slurm.cancel([state.name for state in active if state.node == node])
+
+    def _leave_held(self, active: list[JobState]) -> list[JobState]:
+        """Cancel jobs that SLURM could not launch, and holds; the others.
+
+        Raises:
+            UserError: There is no use in going on.
+        """
+        for state in active:
+            if state.is_held and (state.name, state.restarts) not in self.silent:
+                self.silent.add((state.name, state.restarts))
+                slurm.cancel([state.name])
+                self._event("not started", job=state.name, node=state.node, state=state.state, reason=state.reason)
+                self._did_not_start(state)
+        return [state for state in active if not state.is_held]
+
+    def _leave_silent(self, active: list[JobState]) -> list[JobState]:
+        """Cancel jobs whose workers stand still, on a machine or a disk that hangs for instance; the others.
+
+        daisy gives their blocks to others, which somebody must be there to do.
+        """
+        now = time.monotonic()
+        for state in active:
+            key, told = (state.name, state.restarts), read_told(self.folder, state)
+            said = (state.restarts, told.get("since"))
+            before, since = self.heard.get(state.name, (None, now))
+            waits = told.get("connected") and told["block"] is None  # for what another stage has not done yet
+            if state.is_pending or waits or said != before:
+                self.heard[state.name] = (said, now)
+            elif key not in self.silent and now - since > 60 * self.job.block_minutes + SILENT_SECONDS:
+                self.silent.add(key)
+                slurm.cancel([state.name])
+                self._event("hung", job=state.name, node=state.node, state=state.state, block=told.get("block"))
+                if told.get("block") is not None:
+                    why = f"its worker stood still for more than {self.job.block_minutes:g} minutes"
+                    log = str(self._log(state))
+                    record_failure(self.stage, told["block"], state.node, why, worker=state.name, log=log)
+        return [state for state in active if (state.name, state.restarts) not in self.silent]
 
     def _send_away(self, active: list[JobState], left: int) -> list[JobState]:
         """Cancel jobs that have nothing to do: those that wait, then those whose workers wait; the others."""
