@@ -222,8 +222,10 @@ class Slurm:
         """
         pid_file = self.folder / f"slurmd-{node}.pid"
         there = pid_file.exists()
+        # another SLURM of tests may have a node of that name
+        its = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.folder / 'slurm.conf'}"}
         for process, environment in _processes():
-            if f"SLURMD_NODENAME={node}" in environment and not jobs_live:
+            if its <= set(environment) and not jobs_live:
                 _kill(process, signal.SIGKILL)
         if there:
             _kill(int(pid_file.read_text()), signal.SIGKILL)
