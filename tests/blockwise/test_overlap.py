@@ -13,7 +13,7 @@ import pytest
 from neuroloom.blockwise import Block, Source, Stage, Unread, Work, run_stages
 from neuroloom.blockwise.intermediate import any_deleted, check_there, deleted_blocks
 from neuroloom.blockwise.overlap import Overlap, overlap_of, wanted_blocks, write_overlaps
-from neuroloom.blockwise.run import Supply
+from neuroloom.blockwise.work import Supply
 from neuroloom.errors import BlocksFailed, UserError
 from neuroloom.files import write_json, write_text
 
