@@ -75,7 +75,9 @@ def why_training_ended(job: JobState, told: dict[str, Any], log: str) -> Trainin
     if job.state == "FAILED" and (job.code == STOPPED or job.signal in asked or job.code - 128 in asked):
         return "time"
     why = why_ended(job, {"connected": bool(told)}, log)
-    return "killed" if why in ("hung", "no room") else why
+    if why == "hung" or why == "no room":
+        return "killed"
+    return why
 
 
 def how(job: JobState) -> str:
