@@ -28,11 +28,11 @@ pytestmark = pytest.mark.system
 TRAINING = {
     **VALUES["training"],
     "batch_size": 2,
-    "lsd": {"iterations": 24},
+    "lsd": {"iterations": 20},
     "affinities": {"iterations": 3},
     "score_every": 3,
     "snapshot_every": 100,
-    "checkpoint_every": 2,
+    "checkpoint_every": 1,
 }
 
 PROFILES = """
@@ -80,9 +80,9 @@ def lsd_here(folder: Path) -> dict[str, str]:
     return train_here(folder, "lsd")
 
 
-def train_here(folder: Path, setup: str, device: str = "cpu") -> dict[str, str]:
+def train_here(folder: Path, setup: str) -> dict[str, str]:
     """Train on this machine; the content of the checkpoints, which are removed."""
-    with pytest.MonkeyPatch.context() as patch, with_device(folder, device):
+    with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # as in the jobs: roundings depend on them
             patch.setenv(name, "1")
         ran = neuroloom("train", setup, "--project", folder)
@@ -93,11 +93,12 @@ def train_here(folder: Path, setup: str, device: str = "cpu") -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def with_device(folder: Path, device: str) -> Iterator[None]:
-    """The project with another device."""
+def changed(folder: Path, line: str, other: str) -> Iterator[None]:
+    """The project with another line."""
     file = folder / FILE_NAME
     text = file.read_text()
-    file.write_text(text.replace('device = "cpu"', f'device = "{device}"'))
+    assert line in text
+    file.write_text(text.replace(line, other))
     try:
         yield
     finally:
@@ -215,7 +216,17 @@ def test_a_job_outlives_its_master_and_is_found_again_and_ctrl_c_cancels_it(
 
 
 def test_two_nodes_train_what_two_processes_do(slurm: Slurm, project: Path) -> None:
-    here = train_here(project, "lsd", "cpu,cpu")
+    with changed(project, "iterations = 20", "iterations = 10"):
+        with changed(project, 'device = "cpu"', 'device = "cpu,cpu"'):
+            here = train_here(project, "lsd")
+        stop_and_go_on(slurm, project)
+    done = json.loads((training(project) / "done.json").read_text())
+    assert (done["processes"], done["steps"]) == (2, 10)
+    assert checkpoints(project) == here
+
+
+def stop_and_go_on(slurm: Slurm, project: Path) -> None:
+    """Train on two nodes, with the job cancelled by hand in between."""
     master = start(project, "two")
     try:
         slurm.wait_for(lambda: has_saved(project), 120)
@@ -226,16 +237,16 @@ def test_two_nodes_train_what_two_processes_do(slurm: Slurm, project: Path) -> N
         master.kill()
     assert (code, f"Job {job} was cancelled. Its training is kept until step" in said) == (130, True), said
     train_there(project, "two")
-    done = json.loads((training(project) / "done.json").read_text())
-    assert (done["processes"], done["steps"]) == (2, 24)
-    assert checkpoints(project) == here
     started = events(project, "started")[-1]
     assert started["node"] == "cpu[1-2]"
     assert started["step"] > events(project, "cancelled")[0]["step"] > 0
 
 
 def test_mistakes_are_told_as_on_this_machine(slurm: Slurm, project: Path) -> None:
-    with with_device(project, "cuda:7"), pytest.raises(UserError, match=r"^The device 'cuda:7' is not to be had"):
+    with (
+        changed(project, 'device = "cpu"', 'device = "cuda:7"'),
+        pytest.raises(UserError, match=r"^The device 'cuda:7' is not to be had"),
+    ):
         train_there(project, "lab")
     assert len(events(project, "submitted")) == 1
     with pytest.raises(UserError, match=r"'three', train: `nodes` is 3, more than partition cpu has: 2\.$"):

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import hash_file
+from neuroloom.files import hash_file, write_json
 from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.project import Augmentation, Network
 from neuroloom.training import loop
@@ -323,6 +323,21 @@ class TestResuming:
         with pytest.raises(Interrupted, match="Stopped at once"):
             train(make_job(), tmp_path / "run", report=stop)
         assert state(tmp_path / "run")["step"] == 2
+
+    def test_one_whose_lock_was_taken_writes_nothing_more(self, make_job: MakeJob, tmp_path: Path) -> None:
+        """As where SLURM has lost a node on which the training goes on, and has started it again on another."""
+        before: dict[str, str] = {}
+
+        def take(done: int, total: int, words: str) -> None:
+            if done == 3:
+                write_json(tmp_path / "run" / "lock", {"host": "elsewhere", "pid": 1, "run": "theirs", "beat": 1})
+                before.update({name: hash_file(tmp_path / "run" / name) for name in ("state.pt", "curve.jsonl")})
+
+        with pytest.raises(Interrupted, match="another run has taken this training over"):
+            train(make_job(), tmp_path / "run", report=take)
+        assert {name: hash_file(tmp_path / "run" / name) for name in before} == before
+        assert len(before) == 2
+        assert (tmp_path / "run" / "lock").exists()
 
     def test_done_is_not_done_again(self, make_job: MakeJob, tmp_path: Path) -> None:
         job = make_job(iterations=2)
