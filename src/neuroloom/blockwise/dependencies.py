@@ -87,16 +87,3 @@ def still_read(source: Stage, readers: Sequence[tuple[Stage, Flags]]) -> Flags:
     for reader, finished in readers:
         needed |= any_in(readers_of(reader, source), ~finished)
     return needed
-
-
-def inputs_there(reader: Stage, sources: Sequence[tuple[Stage, Flags]]) -> Flags:
-    """Which blocks of a stage have all that they read.
-
-    Args:
-        reader: The stage.
-        sources: What it reads, each with what is finished of it.
-    """
-    there = np.ones(reader.grid, dtype=bool)
-    for source, finished in sources:
-        there &= ~any_in(blocks_read(reader, source), ~finished)
-    return there

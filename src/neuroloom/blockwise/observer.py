@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from neuroloom.blockwise.intermediate import Unread
-from neuroloom.blockwise.overlap import WANTED
+from neuroloom.blockwise.overlap import WANTED, tell_handed
 from neuroloom.blockwise.stage import TELL_EVERY
 from neuroloom.blockwise.tracking import reserve
 from neuroloom.blockwise.work import STOPPED, Work
@@ -42,6 +42,7 @@ class Observer:
         self.done = dict.fromkeys(self.works, 0)
         self.told = dict.fromkeys(self.works, 0.0)
         self.ended: dict[Path, float] = {}
+        self.handed: dict[str, tuple[int, int]] = {}
         self.hopeless, self.abandoned = False, ""
         self.over = threading.Event()
         self.lock = threading.Lock()
@@ -99,6 +100,11 @@ class Observer:
                 self.ended.setdefault(work.stage.folder, time.monotonic())
                 (work.stage.folder / WANTED).unlink(missing_ok=True)
             self._tell(name)
+            handed = int(state.ready_count), int(state.processing_count)
+            if len(self.works) > 1 and self.handed.get(name) != handed:
+                self.handed[name] = handed
+                with contextlib.suppress(OSError):  # a full disk is told by others
+                    tell_handed(work.stage, *handed)
 
     def on_finish(self, states: Any) -> None:
         # daisy waits for the supply of workers even where it was interrupted

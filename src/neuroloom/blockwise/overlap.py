@@ -17,17 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroloom.blockwise.dependencies import Flags, inputs_there, reads
+from neuroloom.blockwise.dependencies import Flags, reads
 from neuroloom.blockwise.failures import all_failures
 from neuroloom.blockwise.stage import Block, Stage, load_stage
 from neuroloom.blockwise.tracking import done_blocks
-from neuroloom.files import read_json, write_json
+from neuroloom.files import read_json, tell, write_json
 
 WANTED = "wanted.json"
 """In the stage's folder as long as its blocks are handed out: numbers of those that are, or null for all. A supply of
 workers ends when it goes."""
 
 FILE = "overlap.json"
+HANDED = "handed.json"
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,16 @@ class Overlap:
     readers: tuple[Stage, ...] = ()
     lead: int = 0
 
-    def ready(self) -> Flags:
-        """Which blocks can be done now: they are wanted and not done, and all that they read is."""
-        sources = [(source, _done(source)) for source in self.sources]
-        return wanted_blocks(self.stage) & ~_done(self.stage) & inputs_there(self.stage, sources)
-
     def is_ahead(self) -> bool:
         """Whether this stage should pause, since one that reads it has enough to do."""
-        for reader in self.readers:
-            beside = overlap_of(reader)
-            if np.count_nonzero(beside.ready()) - len(all_failures(reader)) >= beside.lead:
-                return True
-        return False
+        return any(_handed(reader)["ready"] >= overlap_of(reader).lead for reader in self.readers)
+
+    def open_blocks(self) -> int:
+        """How many blocks are underway or can be begun now."""
+        if self.sources:
+            return sum(_handed(self.stage).values())
+        done = done_blocks(self.stage.folder / "blocks", self.stage.grid)
+        return int(np.count_nonzero(wanted_blocks(self.stage) & ~done))
 
     def lost_input(self, block: Block) -> str | None:
         """Why a block of this stage can never be done in this run; None if it can.
@@ -89,9 +88,19 @@ def chosen_blocks(stage: Stage, numbers: Iterable[int]) -> Flags:
     return flags.reshape(stage.grid)
 
 
-def _done(stage: Stage) -> Flags:
-    """Blocks that daisy counts as done: those that are given up, too."""
-    return done_blocks(stage.folder / "blocks", stage.grid)
+def tell_handed(stage: Stage, ready: int, underway: int) -> None:
+    """Tell workers, and whoever supplies them, how many blocks of a stage daisy has to hand out, and has handed out.
+
+    Only daisy knows: blocks that were done before this run count for it when it comes to them.
+    """
+    tell(stage.folder / HANDED, {"ready": ready, "underway": underway})
+
+
+def _handed(stage: Stage) -> dict[str, int]:
+    try:
+        return dict(json.loads((stage.folder / HANDED).read_text()))
+    except (OSError, ValueError):
+        return {"ready": 0, "underway": 0}
 
 
 def overlap_of(stage: Stage) -> Overlap:
@@ -128,7 +137,8 @@ def write_overlaps(stages: Sequence[tuple[Stage, int]]) -> list[Overlap]:
         sources = tuple(other for other, _ in stages if other is not stage and reads(stage, other))
         readers = tuple(other for other, _ in stages if other is not stage and reads(other, stage))
         overlaps.append(Overlap(stage, sources, readers, lead))
-        (stage.folder / FILE).unlink(missing_ok=True)
+        for file in (FILE, HANDED):
+            (stage.folder / file).unlink(missing_ok=True)
         if sources or readers:
             files = {"sources": [str(s.description) for s in sources], "readers": [str(r.description) for r in readers]}
             write_json(stage.folder / FILE, {**files, "lead": lead})

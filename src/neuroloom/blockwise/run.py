@@ -94,14 +94,18 @@ def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | 
         started = time.monotonic()
         for work, _ in held:
             work.stage.describe()
-        overlaps = write_overlaps([(work.stage, work.lead) for work, _ in held])
+            _make_ready(work.stage)
+        left = [(work, run) for work, run in held if work.left]
+        # a stage of which nothing is left is none that others wait for
+        overlaps = write_overlaps([(work.stage, work.lead) for work, _ in left])
         for work, _ in held:
             work.stage.prepare()
-        took = _run_blocks(held, overlaps, unread)
+        took = _run_blocks(left, overlaps, unread)
         for work, _ in held:
             stage = work.stage
             if not finished_blocks(stage).all():
                 continue
+            work.progress(stage.block_count, stage.block_count)
             began = time.monotonic()
             remove_half_written(stage.folder)
             stage.finish()
@@ -128,18 +132,14 @@ def _run_blocks(
     """Do the blocks that are wanted and not done.
 
     Args:
-        works: Each with the name of its run.
+        works: Those that have any, each with the name of its run.
         overlaps: One for each.
         unread: As for `run_stages`.
 
     Returns:
-        When the last block of a stage was done (monotonic), by the stage's folder; only of those that had any left.
+        When the last block of a stage was done (monotonic), by the stage's folder.
     """
-    for work, _ in works:
-        _make_ready(work.stage)
-    if not any(work.left for work, _ in works):
-        for work, _ in works:
-            work.progress(work.stage.block_count, work.stage.block_count)
+    if not works:
         return {}
     tasks = [_task(work, run) for work, run in works]
     edges = [

@@ -27,8 +27,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neuroloom.blockwise.events import log_event
 from neuroloom.blockwise.failures import all_failures, read_failure, record_failure
 from neuroloom.blockwise.overlap import WANTED, overlap_of
@@ -196,7 +194,7 @@ class Keeper:
     def _blocks_open(self) -> int:
         """Blocks that can be done now."""
         overlap = overlap_of(self.stage)
-        return 0 if overlap.is_ahead() else int(np.count_nonzero(overlap.ready()))
+        return 0 if overlap.is_ahead() else overlap.open_blocks()
 
     def _master_answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=10):
