@@ -40,13 +40,13 @@ def _has_blocks(step: Step) -> bool:
 
 def lines(stage: Standing) -> list[str]:
     """What is to be said of a stage: how far it is and who works on it, then what it has cost."""
-    told = [] if stage.done == stage.blocks and stage.run is None else [_progress(stage)]
+    told = [] if stage.done == stage.total and stage.run is None else [_progress(stage)]
     costs = _costs(stage.account)
     return [*told, costs] if costs else told
 
 
 def _progress(stage: Standing) -> str:
-    words = f"{stage.done} of {stage.blocks} blocks are done"
+    words = f"{stage.done} of {stage.total} blocks are done"
     if stage.failed:
         more = ", ..." if len(stage.failed) > 5 else ""
         words += f", {len(stage.failed)} failed ({', '.join(map(str, stage.failed[:5]))}{more})"
