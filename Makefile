@@ -2,11 +2,12 @@
 # make demo DATA=FOLDER   the same on real EM: trains on FOLDER/fib25-train.zarr, scores on FOLDER/fib25-val.zarr;
 #                         MINUTES=60 says how long to train, whatever the machine
 # make test   all tests
+# make soak   the chain under 200 faults, on a SLURM of its own (an hour on two cores; as root)
 # make env    only the set-up, in .venv
 PYTHON ?= python3
 DEMO ?= $(if $(DATA),demo-real,demo)
 
-.PHONY: env dev demo test lint docs clean
+.PHONY: env dev demo test soak lint docs clean
 
 env:
 	@$(PYTHON) tools/env.py
@@ -19,6 +20,9 @@ demo: env
 
 test: dev lint
 	@.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+soak: dev
+	@PYTHONPATH=.:src:tests .venv/bin/python -m tests.system.soak $(if $(FIRST),--first $(FIRST))
 
 lint: dev
 	@.venv/bin/ruff check src tests benchmarks tools

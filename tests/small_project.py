@@ -70,10 +70,12 @@ def make_volume(
         )
 
 
-def make_project(folder: Path, values: dict[str, Any] | None = None) -> Path:
-    """A project with its volumes; `values` replace whole sections."""
+def make_project(
+    folder: Path, values: dict[str, Any] | None = None, shape: tuple[int, int, int] = (30, 40, 44)
+) -> Path:
+    """A project with its volumes; `values` replace whole sections, `shape` is that of the volume to segment."""
     make_volume(folder / "data" / "train.zarr", 1, (40, 44, 48))
-    make_volume(folder / "data" / "val.zarr", 2, (30, 40, 44))
+    make_volume(folder / "data" / "val.zarr", 2, shape)
     write_text(folder / FILE_NAME, render({**VALUES, **(values or {})}))
     return folder
 

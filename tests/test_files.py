@@ -12,7 +12,7 @@ import pytest
 
 from neuroloom import files
 from neuroloom.errors import UserError
-from neuroloom.files import lock, read_owner, write_text
+from neuroloom.files import holds, lock, read_owner, take_away, write_text
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,44 @@ def test_a_lock_that_gives_signs_of_life_is_never_taken_over(tmp_path: Path) -> 
     finally:
         ended.set()
         other.join()
+
+
+def test_a_slurm_job_that_was_started_again_takes_its_own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    owner = {"host": "elsewhere", "pid": 1, "started": "then", "run": "theirs", "beat": 3, "job": "12", "restart": 0}
+    write_text(tmp_path / "lock", json.dumps(owner))
+    began = time.monotonic()
+    with lock(tmp_path / "lock", "a test") as run:
+        assert time.monotonic() - began < 0.3  # without looking whether it is silent
+        assert {"job": "12", "restart": 1, "run": run}.items() <= read_owner(tmp_path / "lock").items()
+    for other in ({"job": "13"}, {"restart": 1}):  # another job, another program in this one
+        write_text(tmp_path / "lock", json.dumps({**owner, **other}))
+        with (
+            pytest.raises(UserError, match=r"on elsewhere, SLURM job 1\d, since then"),
+            lock(tmp_path / "lock", "a test"),
+        ):
+            pass
+
+
+def test_the_lock_of_a_job_that_has_ended_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+
+    def hold() -> None:
+        with lock(tmp_path / "lock", "a test") as run:
+            take_away(tmp_path / "lock", "13")
+            assert holds(tmp_path / "lock", run)
+            take_away(tmp_path / "lock", "12")
+            assert not holds(tmp_path / "lock", run)
+            time.sleep(10)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_owner_whose_lock_was_taken_over_is_interrupted_and_leaves_it(tmp_path: Path) -> None:

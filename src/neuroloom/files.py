@@ -70,11 +70,8 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"No room left on the disk while writing {path}. Free some space and run the same command again: "
-                "what was finished is kept."
-            ) from error
+        if is_full_disk(error):
+            raise UserError(no_room(path)) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(
                 f"{path} cannot be written ({error.strerror}). Choose a folder you may write to, or change its "
@@ -88,6 +85,23 @@ def explain_os_errors(path: Path | str) -> Iterator[None]:
         raise
 
 
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error came of a disk, or a share of one, that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
+def no_room(path: Path | str) -> str:
+    """What the user is told of a full disk."""
+    return (
+        f"No room left on the disk while writing {path}. Free some space and run the same command again: what was "
+        "finished is kept."
+    )
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, where they are not there yet.
 
@@ -99,6 +113,45 @@ def make_folder(path: Path) -> None:
             path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be made ({error.strerror}). Choose another place.") from error
+
+
+def open_lines(file: Path) -> int:
+    """Open a file to append lines to; what a full disk has left of a line before is ended first.
+
+    Args:
+        file: Its folder is made.
+
+    Returns:
+        The descriptor.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")
+    return descriptor
+
+
+def append_line(file: Path, content: dict[str, Any]) -> None:
+    """Append one line of JSON to a file, in one write.
+
+    Args:
+        file: Its folder is made.
+        content: The line.
+    """
+    descriptor = open_lines(file)
+    try:
+        os.write(descriptor, (json.dumps(content) + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
+def tell(path: Path, content: dict[str, Any]) -> None:
+    """Write what is told of this moment: moved into place, but worth nothing after a loss of power."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -148,8 +201,9 @@ def lock(path: Path, what: str, take_over: bool = False) -> Iterator[str]:
     """Hold a lock file while writing an output, so that two runs never write the same one.
 
     The file holds host, process id and name of its owner, and a number that goes up every `BEAT_SECONDS`. A lock whose
-    process on this host has ended is taken over; one of another host only if asked for and if its number stands still.
-    An owner whose lock was taken over is interrupted.
+    process on this host has ended is taken over, and so is that of the same SLURM job before it went back to the queue;
+    one of another host only if asked for and if its number stands still. An owner whose lock was taken over or away is
+    interrupted.
 
     Args:
         path: The lock file.
@@ -169,6 +223,7 @@ def lock(path: Path, what: str, take_over: bool = False) -> Iterator[str]:
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "run": secrets.token_hex(8),
         "beat": 0,
+        **_own_job(),
     }
     for _ in range(2):
         try:
@@ -202,16 +257,48 @@ def _beat(path: Path, owner: dict[str, Any], released: threading.Event) -> None:
     for beat in itertools.count(1):
         if released.wait(BEAT_SECONDS):
             return
-        found = read_owner(path)
-        if found and found.get("run") != owner["run"]:
+        if not holds(path, owner["run"]):
             os.kill(os.getpid(), signal.SIGINT)
             return
         with contextlib.suppress(OSError, UserError):  # a disk that is full for now
             write_text(path, json.dumps({**owner, "beat": beat}))
 
 
+def holds(lock_file: Path, run: str) -> bool:
+    """Whether a run holds a lock still; where the file cannot be read for now, it does.
+
+    Args:
+        lock_file: The lock.
+        run: What `lock` gave.
+    """
+    try:
+        return bool(json.loads(lock_file.read_text())["run"] == run)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+def take_away(lock_file: Path, job: str) -> None:
+    """Take a lock away from a SLURM job that has ended; should it live on unknown to SLURM, it is interrupted.
+
+    Args:
+        lock_file: The lock.
+        job: The job's number.
+    """
+    if read_owner(lock_file).get("job") == job:
+        lock_file.unlink(missing_ok=True)
+
+
+def _own_job() -> dict[str, Any]:
+    """Which SLURM job this process is part of, and how often it went back to the queue; empty where there is none."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return {"job": job, "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0"))} if job else {}
+
+
 def read_owner(lock_file: Path) -> dict[str, Any]:
-    """Who holds a lock: host, pid, started, run, beat; empty where nobody does, or it is just being written."""
+    """Who holds a lock: host, pid, started, run, beat; of a SLURM job, job and restart. Empty where nobody does, or it
+    is just being written."""
     try:
         content = json.loads(lock_file.read_text())
     except (OSError, ValueError):
@@ -236,8 +323,11 @@ def _check_stale(path: Path, what: str, take_over: bool) -> None:
     Raises:
         UserError: It may not.
     """
-    owner = read_owner(path)
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('started', '?')}"
+    owner, own = read_owner(path), _own_job()
+    if own and owner.get("job") == own["job"] and owner["restart"] < own["restart"]:
+        return  # SLURM starts a job again when its nodes have gone
+    job = f", SLURM job {owner['job']}," if "job" in owner else ""
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{job} since {owner.get('started', '?')}"
     if owner.get("host") == socket.gethostname():
         stale = not _is_running(int(owner["pid"]))
     elif not owner:

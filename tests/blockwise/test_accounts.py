@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroloom.blockwise.accounts import Accounts, append_line
+from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.gpus import GpuMeter
+from neuroloom.files import append_line
 
 
 def costs(folder: Path) -> list[dict[str, Any]]:

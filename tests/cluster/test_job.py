@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from neuroloom.cluster.ends import why_ended
+from neuroloom.cluster.ends import why_ended, why_training_ended
 from neuroloom.cluster.job import sbatch_options, worker_script
 from neuroloom.cluster.slurm import JobState, check_installed, gpus_of, minutes_of
 from neuroloom.errors import UserError
-from neuroloom.project import Job
+from neuroloom.project import Job, TrainJob
 
 
 def test_options_say_what_the_profile_says() -> None:
@@ -54,6 +54,54 @@ def test_a_container_gets_the_gpu_only_where_there_is_one() -> None:
     other = job.model_copy(update={"gpus": 0, "container_program": "singularity", "python": "/opt/python"})
     expected = "exec singularity exec --bind=/data /images/neuroloom.sif /opt/python -m x"
     assert expected in worker_script(other, ["-m", "x"], {})
+
+
+def test_a_training_on_several_nodes_asks_for_as_many_processes_as_gpus() -> None:
+    job = TrainJob(nodes=2, cpus=8, gpus=2, memory_gb=32)
+    options = sbatch_options(job, "train", Path("logs/%j.log"), None, job.memory_gb)
+    assert {"--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=4", "--gres=gpu:2", "--mem=32768M"} <= set(options)
+    options = sbatch_options(job.model_copy(update={"gpu_option": "gpus"}), "train", Path("l"), None, 32)
+    assert "--gpus-per-node=2" in options
+    # on one, the program itself starts its processes
+    alone = sbatch_options(job.model_copy(update={"nodes": 1}), "train", Path("l"), None, 32)
+    assert {"--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=8", "--gres=gpu:2"} <= set(alone)
+    assert "srun" not in worker_script(job.model_copy(update={"nodes": 1}), ["-m", "x"], {})
+
+
+@pytest.mark.parametrize(("address", "expected"), [("NodeAddr=10.0.0.7", "10.0.0.7"), ("", "a1")])
+def test_several_nodes_meet_at_the_first(tmp_path: Path, address: str, expected: str) -> None:
+    for name, text in (
+        ("scontrol", f'if [ $2 = hostnames ]; then printf "a1\\na2\\n"; else echo "NodeName=a1 {address}"; fi'),
+        ("srun", 'echo "$MASTER_ADDR $MASTER_PORT $OMP_NUM_THREADS $*"'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = worker_script(TrainJob(nodes=2, cpus=8, gpus=2, python="py"), ["-m", "x"], {})
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_ID": "20007"}
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == f"{expected} 20007 4 --kill-on-bad-exit=1 --wait=0 --cpus-per-task=4 py -m x\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "killer", "told", "expected"),
+    [
+        ("COMPLETED", 0, 0, True, "finished"),
+        ("CANCELLED", 0, 15, True, "cancelled"),
+        ("NODE_FAIL", 0, 0, True, "evicted"),
+        ("PREEMPTED", 0, 15, True, "evicted"),
+        ("TIMEOUT", 0, 15, True, "time"),
+        ("FAILED", 130, 0, True, "time"),  # it has saved its state
+        ("FAILED", 0, 10, False, "time"),  # SIGUSR1 before it could hear it
+        ("FAILED", 143, 0, True, "time"),  # one of several was sent SIGTERM
+        ("OUT_OF_MEMORY", 0, 125, True, "memory"),
+        ("FAILED", 1, 0, False, "not started"),
+        ("FAILED", 1, 0, True, "killed"),
+        ("FAILED", 87, 0, True, "killed"),  # what a hanging block's worker ends with
+    ],
+)
+def test_ends_of_trainings_are_told_apart(state: str, code: int, killer: int, told: bool, expected: str) -> None:
+    job = JobState("1", state, code, killer, 0, "node")
+    assert why_training_ended(job, {"done": 3} if told else {}, "") == expected
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,16 @@ def test_a_stage_s_own_keys_win() -> None:
     assert (fragments.partition, fragments.gpus, fragments.memory_gb) == ("cpu", 0, 8)
 
 
+def test_training_has_the_shared_keys_that_make_sense_and_its_own() -> None:
+    shared = {"kind": "slurm", "partition": "cpu", "memory_gb": 8, "workers_max": 40, "spot_partition": "spot"}
+    profile = Profile.model_validate({**shared, "train": {"partition": "gpu", "nodes": 2, "gpus": 4, "minutes": 60}})
+    job = profile.train_job
+    assert (job.partition, job.memory_gb, job.minutes, job.nodes, job.gpus) == ("gpu", 8, 60, 2, 4)
+    assert job.processes == 8
+    plain = Profile.model_validate(shared).train_job
+    assert (plain.partition, plain.memory_gb, plain.nodes, plain.processes) == ("cpu", 8, 1, 1)
+
+
 def test_the_nearest_file_that_knows_a_profile_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project, shared, site = tmp_path / "project", tmp_path / "shared.toml", tmp_path / "site.toml"
     project.mkdir()
@@ -57,6 +67,12 @@ def test_the_nearest_file_that_knows_a_profile_counts(tmp_path: Path, monkeypatc
         ),
         (LAB.replace("memory_gb = 8", "memory_gb = 0"), "line 4: `profiles.lab.memory_gb` is 0"),
         (LAB + "memory_max_gb = 4\n", "predict: memory_max_gb is 4; expected memory_gb, 8, or more"),
+        (
+            LAB + "[profiles.lab.train]\nworkers_max = 2\n",
+            "line 10: unknown key `profiles.lab.train.workers_max`",
+        ),
+        (LAB + "[profiles.lab.train]\nmemory_max_gb = 4\n", "train: memory_max_gb is 4; expected memory_gb, 8"),
+        (LAB.replace("gpus = 1", "gpus = 2"), "`profiles.lab.predict.gpus` is 2"),
         ("[profiles", "is no valid TOML"),
     ],
 )

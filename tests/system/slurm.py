@@ -195,6 +195,11 @@ class Slurm:
         """Jobs that wait or run."""
         return self.call("squeue", "-hr", "-o", "%i").split()
 
+    def settle(self) -> None:
+        """Wait until there are no jobs, half a minute at most."""
+        with contextlib.suppress(TimeoutError):
+            self.wait_for(lambda: not self.jobs(), 30)
+
     def wait_for(self, condition: object, seconds: float) -> None:
         """Wait until a function is true; of SLURM's commands, those that fail for now count as not true."""
         end = time.monotonic() + seconds
@@ -209,16 +214,22 @@ class Slurm:
         """The end of the controller's log."""
         return (self.folder / "slurmctld.log").read_text()[-3000:]
 
-    def evict(self, node: str) -> bool:
+    def evict(self, node: str, jobs_live: bool = False) -> bool:
         """Take a machine away as a cloud does: all its processes die at once, and the controller hears of it.
+
+        Args:
+            node: Its name.
+            jobs_live: Whether processes of jobs go on all the same, as on a machine that only the controller has lost.
 
         Returns:
             Whether it was there.
         """
         pid_file = self.folder / f"slurmd-{node}.pid"
         there = pid_file.exists()
+        # another SLURM of tests may have a node of that name
+        its = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.folder / 'slurm.conf'}"}
         for process, environment in _processes():
-            if f"SLURMD_NODENAME={node}" in environment:
+            if its <= set(environment) and not jobs_live:
                 _kill(process, signal.SIGKILL)
         if there:
             _kill(int(pid_file.read_text()), signal.SIGKILL)
@@ -226,8 +237,28 @@ class Slurm:
         for steps in (self.folder / f"spool-{node}").glob(f"{node}_*"):
             steps.unlink()
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=evicted")
-        self.call("scontrol", "update", f"nodename={node}", "state=resume")  # the cloud may give another of that name
+        self.call("scontrol", "update", f"nodename={node}", "state=resume")
+        if node in CLOUD:  # the cloud may give another of that name
+            self.call("scontrol", "update", f"nodename={node}", "state=power_down")
+        else:  # it has been started again
+            self.call("slurmd", "-N", node)
         return there
+
+    @contextlib.contextmanager
+    def without(self, node: str, folder: Path) -> Iterator[None]:
+        """A node that does not see what lies in a folder: it has another, empty disk there."""
+        self._start_again(node, "unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder))
+        try:
+            yield
+        finally:
+            self._start_again(node)
+
+    def _start_again(self, node: str, *before: str) -> None:
+        pid_file = self.folder / f"slurmd-{node}.pid"
+        _kill(int(pid_file.read_text()), signal.SIGTERM)
+        self.wait_for(lambda: not pid_file.exists(), 10)
+        self.call(*before, "slurmd", "-N", node)
+        self.wait_for(lambda: self.call("sinfo", "-hn", node, "-o", "%T").strip() == "idle", 30)
 
     def stop(self) -> None:
         """Cancel all jobs, and end the daemons."""

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import random
+import shlex
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.slurm import CLOUD, Slurm, running_slurm
+from tests.system.master import start_master
+from tests.system.slurm import CLOUD, Slurm
 from tests.system.troubled_stage import Troubled, supply
 
 from neuroloom.blockwise import run_stage
 from neuroloom.cluster import check_profile
 from neuroloom.errors import BlocksFailed, UserError
-from neuroloom.files import hash_file
 from neuroloom.project import Profile
-from small_model import save_weights
-from small_project import make_project, neuroloom
 
 pytestmark = pytest.mark.system
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Slurm]:
-    with running_slurm() as running, pytest.MonkeyPatch.context() as patch:
-        for name in ("SLURM_CONF", "PATH"):
-            patch.setenv(name, running.environment[name])
-        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "tests"))))
-        yield running
 
 
 @pytest.fixture
@@ -53,103 +36,8 @@ def events(stage: Troubled) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (stage.folder / "events.jsonl").read_text().splitlines()]
 
 
-def start_master(stage: Troubled, partition: str) -> subprocess.Popen[str]:
-    """A process that runs a stage."""
-    command = [sys.executable, "-c", "from tests.system.troubled_stage import main; main()"]
-    return subprocess.Popen(
-        [*command, stage.model_dump_json(), partition], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 def nothing_left(slurm: Slurm) -> None:
     slurm.wait_for(lambda: not slurm.jobs(), 30)
-
-
-def test_the_chain_gives_the_bytes_of_one_machine(slurm: Slurm, tmp_path: Path) -> None:
-    blocks = {"block": [16, 24, 24]}
-    folders = []
-    for name in ("here", "there"):
-        weights = save_weights(tmp_path / name / "weights.ckpt", "affs")
-        values = {
-            "prediction": {**blocks, "model": str(weights)},
-            "fragments": {**blocks, "context": [4, 4, 4], "min_seed_distance": 4},
-            "agglomeration": {**blocks, "context": [8, 8, 8]},
-        }
-        folders.append(make_project(tmp_path / name, values))
-    here, there = folders
-    (there / "cluster.toml").write_text(
-        '[profiles.lab]\nkind = "slurm"\npartition = "cpu"\nworkers_max = 2\nmemory_gb = 1.5\npoll_seconds = 0.5\n'
-        '[profiles.lab.predict]\npartition = "gpu"\ngpus = 1\n'
-        '[profiles.lab.agglomerate]\nspot_partition = "spot"\n'
-    )
-    ran = neuroloom("run", "--project", here)
-    assert ran.returncode == 0, ran.stderr
-    ran = neuroloom("run", "--project", there, "--on", "lab")
-    assert ran.returncode == 0, ran.stderr
-    nothing_left(slurm)
-    results = [
-        {
-            f"{file.relative_to(next((folder / 'results' / 'val').glob(f'{step}-*')))}": hash_file(file)
-            for step, pattern in (
-                ("affinities", "affinities.zarr/**/c/**/*"),
-                ("fragments", "fragments.zarr/**/c/**/*"),
-                ("agglomeration", "forest.arrow"),
-                ("segmentation", "segmentation.zarr/**/c/**/*"),
-            )
-            for file in (folder / "results" / "val").glob(f"{step}-*/{pattern}")
-            if file.is_file()
-        }
-        for folder in folders
-    ]
-    assert len(results[0]) > 20
-    assert results[0] == results[1]
-    nodes = {
-        step: {
-            json.loads(line)["node"]
-            for file in there.glob(f"results/val/{step}-*/workers/*.jsonl")
-            for line in file.open()
-        }
-        for step in ("affinities", "fragments", "agglomeration", "segmentation")
-    }
-    for step, kind in (("affinities", "gpu"), ("fragments", "cpu"), ("agglomeration", "spot"), ("segmentation", "cpu")):
-        assert {node[:-1] for node in nodes[step]} == {kind}
-    again = neuroloom("run", "--project", there, "--on", "lab")
-    assert again.returncode == 0, again.stderr
-    assert not slurm.call("squeue", "-hr", "--states=pending,running").strip()
-
-
-def test_it_survives_evictions_killed_workers_and_killed_masters(slurm: Slurm, tmp_path: Path) -> None:
-    stage = Troubled(folder=tmp_path / "stage", shape=(8, 8, 8), block_shape=(2, 2, 2), seconds=1.0)
-    chance = random.Random(1)
-    faults: list[str] = []
-    master, end = start_master(stage, "spot"), time.monotonic() + 150
-    slurm.wait_for(lambda: len(stage.outputs()) > 2, 90)
-    while master.poll() is None and time.monotonic() < end:
-        time.sleep(chance.uniform(1.5, 3.0))
-        fault = chance.choice(["evict", "kill", "kill", "master"]) if len(faults) < 8 else ""
-        if fault == "evict":
-            faults += [fault] * slurm.evict(chance.choice(CLOUD))
-        elif fault == "kill":
-            told = [json.loads(file.read_text()) for file in (stage.folder / "workers").glob("*_*.json")]
-            if told:
-                process = chance.choice(told)["process"]
-                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended by itself
-                    if b"blockwise.worker" in (Path("/proc") / str(process) / "cmdline").read_bytes():
-                        os.kill(process, signal.SIGKILL)
-                        faults.append(fault)
-        elif fault == "master":
-            master.kill()
-            master.wait()
-            faults.append(fault)
-            master = start_master(stage, "spot")
-    try:
-        output, _ = master.communicate(timeout=30)
-    finally:
-        master.kill()
-    assert master.returncode == 0, (output, faults, events(stage)[-10:])
-    assert stage.outputs() == whole(stage)
-    assert len(faults) >= 4, faults
-    nothing_left(slurm)
 
 
 def test_a_finished_stage_starts_no_worker(slurm: Slurm, stage: Troubled) -> None:
@@ -218,7 +106,7 @@ def test_without_spot_machines_others_are_asked(slurm: Slurm, stage: Troubled) -
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_master_that_ends_takes_its_workers_with_it(slurm: Slurm, stage: Troubled, sent: signal.Signals) -> None:
     slow = stage.model_copy(update={"seconds": 2.0})
-    master = start_master(slow, "cpu")
+    master = start_master(slow, partition="cpu")
     try:
         slurm.wait_for(lambda: len(stage.outputs()) > 1, 60)
         with pytest.raises(UserError, match="Another run is writing"):
@@ -248,3 +136,20 @@ def test_a_master_that_ends_takes_its_workers_with_it(slurm: Slurm, stage: Troub
 def test_what_the_cluster_does_not_have_is_told_first(slurm: Slurm, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"Profile 'lab', predict: {message}"):
         check_profile("lab", Profile.model_validate({"kind": "slurm", **keys}), ["predict"])
+
+
+def test_a_master_may_be_a_job_that_goes_back_to_the_queue(slurm: Slurm, stage: Troubled, tmp_path: Path) -> None:
+    slow = stage.model_copy(update={"seconds": 1.5})
+    slow.folder.mkdir()
+    slow.describe()
+    command = [sys.executable, "-m", "tests.system.master", str(slow.description), '{"partition": "cpu"}']
+    options = ["--requeue", "--open-mode=append", f"--output={tmp_path / 'master.log'}", "--mem=900M"]
+    slurm.call("sbatch", "--partition=spot", *options, f"--wrap=exec {shlex.join(command)}")
+    slurm.wait_for(lambda: len(stage.outputs()) > 2, 120)
+    (node,) = slurm.call("squeue", "-ho", "%N", "-p", "spot", "-t", "running").split()
+    assert slurm.evict(node)
+    slurm.wait_for(lambda: stage.is_done() and not slurm.jobs(), 150)
+    assert stage.outputs() == whole(stage)
+    began = [event for event in events(stage) if event["event"] == "blocks began"]
+    assert len(began) == 2, (tmp_path / "master.log").read_text()
+    assert began[1]["done"] > 0

@@ -1,16 +1,15 @@
-"""A stage whose blocks make trouble on request, and a function for a program that runs it on SLURM."""
+"""A stage whose blocks make trouble on request, and workers of a SLURM for tests."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 
 import numpy as np
 
-from neuroloom.blockwise import Block, Stage, run_stage
-from neuroloom.blockwise.run import Supply
+from neuroloom.blockwise import Block, Stage
+from neuroloom.blockwise.work import Supply
 from neuroloom.cluster import slurm_supply
 from neuroloom.files import write_text
 from neuroloom.project import Job
@@ -55,9 +54,3 @@ class Troubled(Stage):
 def supply(**job: object) -> Supply:
     """Workers for tests: small, and looked at often."""
     return slurm_supply(Job.model_validate({"memory_gb": 0.8, "poll_seconds": 0.5, "workers_max": 3, **job}), "test")
-
-
-def main() -> None:
-    """Run the stage that is described by the first argument, on the partition that is the second."""
-    stage = Troubled.model_validate_json(sys.argv[1])
-    run_stage(stage, supply=supply(partition=sys.argv[2]))

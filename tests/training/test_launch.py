@@ -78,7 +78,7 @@ def test_stopped_together_and_resumed(make_job: MakeJob, tmp_path: Path) -> None
 
 @pytest.mark.system
 def test_processes_of_torchrun_are_one_training(make_job: MakeJob, tmp_path: Path) -> None:
-    job = make_job(batch_size=2, at_once=1, iterations=2)
+    job = make_job(batch_size=2, iterations=2)
     script = tmp_path / "one.py"
     script.write_text(
         "import sys; from pathlib import Path; from neuroloom.training.job import TrainingJob\n"
@@ -90,6 +90,7 @@ def test_processes_of_torchrun_are_one_training(make_job: MakeJob, tmp_path: Pat
     ended = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert ended.returncode == 0, ended.stderr
     assert json.loads((tmp_path / "run" / "done.json").read_text())["processes"] == 2
+    assert json.loads((tmp_path / "run" / "job.json").read_text())["at_once"] == 1  # each has its share
 
 
 @pytest.mark.system

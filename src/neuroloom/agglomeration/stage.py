@@ -27,6 +27,8 @@ from neuroloom.agglomeration.mutex import mutex_scores
 from neuroloom.agglomeration.outside import outside_faces
 from neuroloom.agglomeration.scores import as_edges, hierarchical_scores
 from neuroloom.agglomeration.streaming import stream_forest
+from neuroloom.blockwise.intermediate import check_there
+from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.affinities import offsets_of, open_affinities, open_made
@@ -127,7 +129,8 @@ class Agglomerate(KeepsGraph):
                 "least 1 along each axis; 32 is a good value."
             )
         self._check_long_range(affinities)
-        self.fragments_graph.open_whole("nodes")
+        if not overlap_of(self).sources:  # else they are being made; `finish` looks again
+            self.fragments_graph.open_whole("nodes")
         self.graph.blocks("edges")  # a store that cannot be used is told now
 
     def _check_long_range(self, affinities: Volume) -> None:
@@ -158,6 +161,7 @@ class Agglomerate(KeepsGraph):
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         fragments = self.fragments.open()
         affinities = self.affinities.open().read(roi.begin, roi.shape)
+        check_there(self.affinities, roi)
         ids, numbers = compact(fragments.read(roi.begin, roi.shape))
         touching = find_contacts(affinities[:3], numbers)
         borders = read_borders(self.fragments, roi, fragments.array.attrs["block_shape"])

@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from neuroloom.blockwise.allocation import most_taken
 from neuroloom.blockwise.gpus import GpuMeter
+from neuroloom.files import open_lines
 
 FLUSH_SECONDS = 1.0
 """After which a file is closed, so that others see its lines on a shared file system, too."""
@@ -131,37 +131,6 @@ class Accounts:
             if now - self.flushed >= FLUSH_SECONDS:
                 os.close(self.opened)
                 self.opened, self.flushed = None, now
-
-
-def open_lines(file: Path) -> int:
-    """Open a file to append lines to; what a full disk has left of a line before is ended first.
-
-    Args:
-        file: Its folder is made.
-
-    Returns:
-        The descriptor.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    size = os.fstat(descriptor).st_size
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
-        os.write(descriptor, b"\n")
-    return descriptor
-
-
-def append_line(file: Path, content: dict[str, Any]) -> None:
-    """Append one line of JSON to a file, in one write.
-
-    Args:
-        file: Its folder is made.
-        content: The line.
-    """
-    descriptor = open_lines(file)
-    try:
-        os.write(descriptor, (json.dumps(content) + "\n").encode())
-    finally:
-        os.close(descriptor)
 
 
 def _cpu_seconds() -> float:

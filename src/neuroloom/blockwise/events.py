@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neuroloom import __version__
-from neuroloom.blockwise.accounts import append_line
-from neuroloom.blockwise.failures import all_failures
+from neuroloom.blockwise.failures import all_failures, finished_blocks
 from neuroloom.blockwise.stage import Stage
-from neuroloom.blockwise.tracking import blocks_done
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import explain_os_errors
+from neuroloom.files import append_line, explain_os_errors
 
 EVENTS = "events.jsonl"
 """In the stage's folder."""
@@ -97,15 +97,12 @@ def logged_blocks(stage: Stage, run: str) -> Iterator[None]:
     Raises:
         UserError: The disk is full, or the folder cannot be written.
     """
-    tracking = stage.folder / "blocks"
-    log_event(stage.folder, run, "blocks began", done=blocks_done(tracking))
+    log_event(stage.folder, run, "blocks began", done=int(np.count_nonzero(finished_blocks(stage))))
     try:
         yield
     finally:
         with contextlib.suppress(UserError):
-            failures = all_failures(stage)
-            for failure in failures:
+            for failure in all_failures(stage):
                 told = {key: failure[key] for key in ("block", "message", "given_up")}
                 log_event(stage.folder, run, "block failed", attempts=len(failure["attempts"]), **told)
-            given_up = [failure["block"] for failure in failures if failure["given_up"]]
-            log_event(stage.folder, run, "blocks ended", done=blocks_done(tracking, given_up))
+            log_event(stage.folder, run, "blocks ended", done=int(np.count_nonzero(finished_blocks(stage))))

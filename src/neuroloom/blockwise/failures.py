@@ -1,6 +1,6 @@
 """What is known of blocks that failed: one file for each in the stage's folder, written by whoever saw it.
 
-    failures/block-7.json   block, write_roi, message, traceback, attempts: [{node, why}, ...], given_up
+    failures/block-7.json   block, write_roi, message, traceback, attempts: [{node, why}, ...], given_up, no_input
 
 A worker writes it when a block raises, and whoever supplies workers when one was killed. It goes when the block
 succeeds after all. daisy is told that a block that is given up is done, so that the rest goes on; at the end it is
@@ -15,7 +15,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from neuroloom.blockwise.stage import Stage
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloom.blockwise.stage import Block, Stage
+from neuroloom.blockwise.tracking import done_blocks
 from neuroloom.errors import UserError
 from neuroloom.files import write_json
 
@@ -42,6 +46,15 @@ def failures_in(folder: Path) -> list[dict[str, Any]]:
     """What is known of all blocks that failed of the stage in a folder, in their order."""
     files = sorted((folder / "failures").glob("block-*.json"), key=lambda file: int(file.stem[6:]))
     return [found for file in files if (found := _read(file))]
+
+
+def finished_blocks(stage: Stage) -> NDArray[np.bool_]:
+    """Which blocks of a stage are done and not given up, `(z, y, x)` of its grid."""
+    finished = done_blocks(stage.folder / "blocks", stage.grid)
+    for failure in all_failures(stage):
+        if failure["given_up"]:
+            finished[stage.place_of(failure["block"])] = False
+    return finished
 
 
 def record_exception(stage: Stage, number: int, node: str, error: Exception, **more: Any) -> dict[str, Any]:
@@ -77,16 +90,31 @@ def record_failure(stage: Stage, number: int, node: str, why: str, **more: Any) 
     """
     before = read_failure(stage, number)
     attempts = [*before.get("attempts", []), {"node": node, "why": why}]
-    block = stage.block_at(stage.place_of(number))
     content = {
-        "block": number,
-        "write_roi": [list(block.write_roi.begin), list(block.write_roi.end)],
-        **{"user_error": False, "message": why, **more},
+        **_about(stage.block_at(stage.place_of(number)), why),
+        **more,
         "attempts": attempts,
         "given_up": len(attempts) >= ATTEMPTS,
     }
     write_json(failure_file(stage, number), content)
     return content
+
+
+def record_no_input(stage: Stage, block: Block, why: str) -> None:
+    """Write down that a block cannot be done, since one that it reads was given up.
+
+    Args:
+        stage: The stage.
+        block: One of its.
+        why: In a few words.
+    """
+    content = {**_about(block, why), "attempts": [], "given_up": True, "no_input": True}
+    write_json(failure_file(stage, block.number), content)
+
+
+def _about(block: Block, message: str) -> dict[str, Any]:
+    roi = [list(block.write_roi.begin), list(block.write_roi.end)]
+    return {"block": block.number, "write_roi": roi, "user_error": False, "message": message, "no_input": False}
 
 
 def _read(file: Path) -> dict[str, Any]:

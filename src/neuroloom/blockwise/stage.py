@@ -134,6 +134,14 @@ class Stage(BaseModel):
         """The folder of what is said of blocks that are not done."""
         return self.folder / "underway"
 
+    def delete(self, block: Block) -> None:
+        """Delete a block's results, which nobody is to read any more.
+
+        Args:
+            block: The block.
+        """
+        raise NotImplementedError
+
     def finish(self) -> None:
         """Do what needs all blocks; atomic, harmless when repeated."""
 

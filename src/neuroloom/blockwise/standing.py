@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neuroloom.blockwise.failures import failures_in
 from neuroloom.blockwise.replay import Job, Replay, replay
-from neuroloom.blockwise.tracking import blocks_done
+from neuroloom.blockwise.tracking import done_blocks
 from neuroloom.files import read_json, read_owner, seems_alive, write_json
 
 ACCOUNT = "account.json"
@@ -167,11 +169,20 @@ def standing(folder: Path) -> Standing:
         done = found.total
     else:
         try:
-            done = blocks_done(folder / "blocks", given_up)
+            done = _blocks_done(folder, given_up)
         except (OSError, ValueError):  # its master was killed while it wrote: the next one mends it
             done = int(found.told.sum())
     failed = tuple(failure["block"] for failure in failures)
     return Standing(found.total, done, failed, run, account(found, done))
+
+
+def _blocks_done(folder: Path, given_up: list[int]) -> int:
+    """How many blocks are done, and not only given up."""
+    parameters = json.loads((folder / "stage.json").read_text())["parameters"]
+    z, y, x = (-(-s // b) for s, b in zip(parameters["shape"], parameters["block_shape"], strict=True))
+    done = done_blocks(folder / "blocks", (z, y, x)).ravel()
+    done[given_up] = False
+    return int(np.count_nonzero(done))
 
 
 def keep_account(folder: Path) -> None:

@@ -4,39 +4,60 @@ daisy keeps a zarr array with one byte per block, and writes its files in place.
 a file that cannot be read, and no later run would start. A block that runs twice is harmless, so what cannot be read is
 deleted and counts as not done.
 
-It writes through mapped memory, where a full disk is no error but the end of the process: room is looked for before.
+It writes through mapped memory, where a full disk is no error but the end of the process (SIGBUS): its files are given
+their room on the disk before the first block.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 ROOM = 2**20
-"""Bytes that must be free before a run begins: a byte per block, and logs."""
+"""Bytes that must be free, for logs and what workers tell."""
+
+BYTES_PER_BLOCK = 8
+"""daisy's files take five, for whole rows of blocks."""
 
 
-def check_room(folder: Path) -> None:
+def check_room(folder: Path, blocks: int = 0) -> None:
     """Refuse a disk that is all but full.
 
     Args:
         folder: Where a stage's results lie.
+        blocks: How many there are, if room for their bytes is needed, too.
 
     Raises:
-        OSError: There is less room than `ROOM`.
+        OSError: There is too little room.
     """
     probe = folder / "room.partial"
     try:
         with probe.open("wb") as file:
-            file.write(bytes(ROOM))
+            file.write(bytes(ROOM + BYTES_PER_BLOCK * blocks))
     finally:
         probe.unlink(missing_ok=True)
+
+
+def reserve(folder: Path) -> None:
+    """Give what daisy has just made its room on the disk; otherwise it gets it when a byte is first written.
+
+    Args:
+        folder: What daisy was given as `tracking_path`.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    for chunk in folder.glob("*/c/**/*"):
+        if chunk.is_file():
+            with chunk.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, chunk.stat().st_size)
 
 
 def mend_tracking(folder: Path) -> None:
@@ -60,18 +81,20 @@ def mend_tracking(folder: Path) -> None:
             chunk.unlink()
 
 
-def blocks_done(folder: Path, without: Iterable[int] = ()) -> int:
-    """How many blocks are marked as done.
+def done_blocks(folder: Path, grid: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Which blocks are marked as done.
 
     Args:
         folder: What daisy was given as `tracking_path`; may be missing.
-        without: Numbers of blocks that do not count: daisy was told that those that are given up are done.
+        grid: Number of blocks along z, y, x.
+
+    Returns:
+        `(z, y, x)`.
     """
     if not (folder / "done" / "zarr.json").exists():
-        return 0
-    done = np.asarray(zarr.open_array(folder / "done", mode="r")[:]).ravel()
-    done[list(without)] = 0
-    return int(np.count_nonzero(done))
+        return np.zeros(grid, dtype=bool)
+    z, y, x = grid  # daisy's array has room for the context, too
+    return np.asarray(zarr.open_array(folder / "done", mode="r")[:z, :y, :x]) != 0
 
 
 def take_back(folder: Path, places: Iterable[tuple[int, int, int]]) -> None:

@@ -26,10 +26,11 @@ import daisy.v2
 
 from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.allocation import keep_freed_memory
-from neuroloom.blockwise.failures import failure_file, read_failure, record_exception
+from neuroloom.blockwise.failures import failure_file, read_failure, record_exception, record_no_input
+from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
 from neuroloom.errors import UserError
-from neuroloom.files import BEAT_SECONDS, read_owner
+from neuroloom.files import BEAT_SECONDS, is_full_disk, read_owner, tell
 
 PATIENCE = 40.0
 """Seconds without a sign of life of the master after which a worker ends."""
@@ -37,7 +38,10 @@ PATIENCE = 40.0
 CONNECT_SECONDS = 60.0
 """To reach the master."""
 
-UNREACHABLE, MASTER_GONE = 3, 4
+PAUSE_SECONDS = 1.0
+"""Between two looks whether a stage that is ahead of those that read it may go on."""
+
+UNREACHABLE, MASTER_GONE, NO_ROOM = 3, 4, 5
 """Exit codes."""
 
 
@@ -76,6 +80,8 @@ class Worker:
         print(f"Connected with {client.host}:{client.port} from {self.node}.", flush=True)
         while True:
             self._tell(None)
+            while overlap_of(self.stage).is_ahead():
+                time.sleep(PAUSE_SECONDS)
             try:
                 acquired = client.acquire_block()
                 block = acquired.__enter__()
@@ -89,12 +95,16 @@ class Worker:
                 if not self._process(block_of(self.stage, block)):
                     block.status = daisy.v2.BlockStatus.FAILED
             finally:
-                acquired.__exit__(None, None, None)
+                # an error says that the block is not done: of its bookkeeping, too
+                acquired.__exit__(*sys.exc_info())
 
     def _process(self, block: Block) -> bool:
         """Do a block; whether daisy shall count it as done."""
         failure = read_failure(self.stage, block.number)
         if failure.get("given_up"):
+            return True
+        if lost := overlap_of(self.stage).lost_input(block):
+            record_no_input(self.stage, block, lost)
             return True
         if failure and self._leave_to_others(failure):
             time.sleep(1.0)
@@ -105,6 +115,8 @@ class Worker:
             with self.accounts.block(block.number):
                 self.stage.process(block)
         except Exception as error:
+            if is_full_disk(error):  # no fault of the block's, and nobody could write down that it was
+                raise
             found = record_exception(self.stage, block.number, self.node, error, worker=self.name)
             print(f"Block {block.number}:\n{found['traceback']}", flush=True)
             return bool(found["given_up"])
@@ -140,12 +152,7 @@ class Worker:
             "run": self.run,
             "since": time.time(),
         }
-        # moved into place but not forced to the disk: it is worth nothing after a loss of power
-        file = self.stage.folder / "workers" / f"{self.name}.json"
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(content))
-        partial.replace(file)
+        tell(self.stage.folder / "workers" / f"{self.name}.json", content)
 
     @property
     def _unreachable(self) -> str:
@@ -180,7 +187,7 @@ def _end(code: int, message: str) -> None:
 
 
 def main() -> None:
-    """Be a worker; exit code 2 with a message where it cannot be one."""
+    """Be a worker; exit code 2 with a message where it cannot be one, `NO_ROOM` where the disk is full."""
     parser = argparse.ArgumentParser(prog="neuroloom.blockwise.worker", description=__doc__)
     parser.add_argument("description", type=Path, help="the stage's `stage.json`")
     parser.add_argument("--run", required=True, help="name of the run that it belongs to")
@@ -189,9 +196,12 @@ def main() -> None:
         stage = load_stage(arguments.description)
         threading.Thread(target=watch_master, args=(stage.folder / "lock", arguments.run), daemon=True).start()
         Worker(stage, arguments.run).work()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        full = is_full_disk(error)
+        if not (full or isinstance(error, UserError)):
+            raise
         print(error, file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+        raise SystemExit(NO_ROOM if full else 2) from None
 
 
 if __name__ == "__main__":

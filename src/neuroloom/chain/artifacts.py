@@ -6,7 +6,7 @@ its checkpoint, so it is known once training is done; those of everything after 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +16,12 @@ import numpy as np
 
 from neuroloom.agglomeration.forest import load_forest
 from neuroloom.agglomeration.stage import Agglomerate
-from neuroloom.blockwise import Source, Stage, run_stage
+from neuroloom.blockwise import Source, Stage, Unread, Work, run_stages
 from neuroloom.chain import estimates
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.running import HERE, Running
 from neuroloom.chain.scoring import ChainScorer, ScoredVolume, scored_shape
+from neuroloom.chain.training_task import TrainingTask
 from neuroloom.chain.weights import (
     factor_of,
     given_descriptors,
@@ -31,6 +32,7 @@ from neuroloom.chain.weights import (
     trained_voxel_size,
     weights_problems,
 )
+from neuroloom.cluster.training import SLURM, TrainingWatcher
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
@@ -42,7 +44,15 @@ from neuroloom.prediction import Predict, default_block, foreign_block
 from neuroloom.prediction.planning import GRAIN, prediction_workers
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.prediction.tiles import round_up
-from neuroloom.project import LabelledVolume, Project, RawVolume, StageName, TrainingLength, default_workers
+from neuroloom.project import (
+    LabelledVolume,
+    Project,
+    RawVolume,
+    StageName,
+    TrainingLength,
+    TrainJob,
+    default_workers,
+)
 from neuroloom.segmentation import SizeRules, contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
 from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
@@ -86,7 +96,7 @@ class Chain:
 
     Args:
         project: A checked project.
-        running: Where blocks are run.
+        running: Where blocks are run, and networks trained.
     """
 
     def __init__(self, project: Project, running: Running = HERE) -> None:
@@ -239,11 +249,11 @@ class Chain:
         return Trained(folder, folder / done["checkpoint"], done["checkpoint_sha256"], done)
 
     def train(self, setup: str, progress: Progress, trial: bool = False) -> None:
-        """Train a setup, or go on with it.
+        """Train a setup, or go on with it: here, or as a job of a cluster.
 
         Args:
             setup: One of the project's.
-            progress: Called after every step.
+            progress: Called after every step, or now and then.
             trial: Only the time of steps counts, not what is learned.
 
         Raises:
@@ -262,11 +272,33 @@ class Chain:
         job, folder = self.job(setup), self.training_folder(setup)
         if job is None or folder is None:
             raise UserError(f"Setup {setup} needs a trained descriptor network. Run `neuroloom train lsd` first.")
+        if self.running.train_job is not None:
+            self._train_as_job(job, folder.resolve(), self.running.train_job, progress)
+            return
         lsd = self._descriptor_weights() if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
         scorer = self._scorer() if job.score_every else None
         frozen, begin = lsd[0] if lsd else None, start.path if start else None
-        train_on_devices(job, folder, frozen, progress, begin, scorer, trial)
+        train_on_devices(job, folder, frozen, progress, begin, scorer, trial, self.running.take_over)
+
+    def _train_as_job(self, job: TrainingJob, folder: Path, wanted: TrainJob, progress: Progress) -> None:
+        if wanted.processes > job.batch_size:
+            asked = f"{wanted.nodes} x {wanted.gpus} GPUs" if wanted.gpus else f"{wanted.nodes} machines"
+            raise UserError(
+                f"The profile trains on {asked}, which cannot share a step of `training.batch_size` = "
+                f"{job.batch_size}. Set it to {wanted.processes} or more, or ask for fewer."
+            )
+        task = TrainingTask(
+            project=self.project.folder.resolve(),
+            parameters=self.parameters,
+            setup=job.setup,
+            fingerprint=job.fingerprint(),
+        )
+        description = folder / SLURM / "training.json"
+        write_text(description, task.model_dump_json(by_alias=True, indent=2))
+        arguments = ["-m", "neuroloom.chain.training_job", str(description)]
+        watcher = TrainingWatcher(folder, job.setup, job.iterations, wanted, arguments, progress)
+        watcher.train(self.running.take_over)
 
     def scored_in_training(self, setup: str) -> bool:
         """Whether the best checkpoint of a setup is the one of lowest VOI on the validation volumes."""
@@ -605,8 +637,24 @@ class Chain:
             f"[[volumes.validate]] with truth, or set `segmentation.threshold` in {self.project.file}{hint}."
         )
 
-    def run_stage(self, stage: Stage | None, what: str, progress: Progress) -> None:
+    @property
+    def stages_overlap(self) -> bool:
+        """Whether prediction, fragments and agglomeration run at the same time, block by block.
+
+        Not where all of them would share this machine's cores: that saves no time, and takes more memory.
+        """
+        if self.running.is_elsewhere or self.running.delete_intermediate:
+            return True
+        return any(not name.startswith("cpu") for name in prediction_workers(self.parameters.resources.device))
+
+    def run_stage(self, stage: Stage | None, what: str, progress: Progress, only: frozenset[int] | None = None) -> None:
         """Do what is missing of a stage.
+
+        Args:
+            stage: One of this project's; None if it cannot be known yet.
+            what: It is called in messages.
+            progress: Called when blocks finish.
+            only: Numbers of the blocks that are wanted; None for all.
 
         Raises:
             UserError: What comes before it is not done.
@@ -617,17 +665,46 @@ class Chain:
             raise UserError(
                 f"{what} needs a trained network. Run `neuroloom train`, or `neuroloom run` for everything."
             )
+        self.run_stages([(stage, progress, only)])
+
+    def run_stages(self, stages: Sequence[tuple[Stage, Progress, frozenset[int] | None]]) -> None:
+        """Do what is missing of stages of one volume, at the same time if there are several.
+
+        Args:
+            stages: In the order in which they read one another, each with what is called when blocks finish, and
+                numbers of the blocks that are wanted.
+        """
+        works = [self._work(stage, progress, only) for stage, progress, only in stages]
+        read = self.affinities_read(self.volume(stages[0][0].folder.parent.name))
+        if read is not None and any(isinstance(stage, Predict) for stage, _, _ in stages):
+            read.make_again()
+        run_stages(works, self.running.take_over, read if self.running.delete_intermediate else None)
+        if read is not None and self.running.delete_intermediate:
+            read.delete()
+
+    def _work(self, stage: Stage, progress: Progress, only: frozenset[int] | None) -> Work:
         name = STAGES[type(stage)]
         workers = self.running.local_workers(name) or self.parameters.resources.workers or default_workers()
         if isinstance(stage, Predict):
             workers = len(prediction_workers(stage.device))  # a network itself uses all cores, or a GPU
-        run_stage(
+        return Work(
             stage,
             workers,
             lambda done, total: progress(done, total, "blocks"),
             self.running.supply(name, f"neuroloom-{name}"),
-            self.running.take_over,
+            only,
+            self.running.lead(name, workers),
         )
+
+    def to_edges(self, volume: RawVolume) -> tuple[Stage, ...]:
+        """The stages that may run at the same time, in order; none while the network is not trained."""
+        stages = self.predict(volume), self.fragments(volume), self.agglomerate(volume)
+        return tuple(stage for stage in stages if stage is not None)
+
+    def affinities_read(self, volume: RawVolume) -> Unread | None:
+        """Affinities, and all that read them; None while the network is not trained."""
+        stages = self.to_edges(volume)
+        return Unread(stages[0], stages[1:]) if stages else None
 
 
 def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:

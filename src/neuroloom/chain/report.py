@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom import __version__
+from neuroloom.blockwise.intermediate import deleted_blocks
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain.artifacts import Chain
 from neuroloom.evaluation.pictures import error_picture
@@ -199,7 +200,7 @@ def _columns(chain: Chain, volume: RawVolume) -> dict[str, NDArray[Any]]:
     raw = open_volume(path, volume.raw)
     columns: dict[str, NDArray[Any]] = {"raw": _middle(raw)}
     predict, fragments, segment = chain.predict(volume), chain.fragments(volume), chain.segment(volume)
-    if predict is not None and predict.is_done():
+    if predict is not None and predict.is_done() and not deleted_blocks(predict).any():
         columns["affinities"] = _middle(predict.output.open())[:3]
     if fragments is not None and fragments.is_done():
         columns["fragments"] = _middle(fragments.output.open())

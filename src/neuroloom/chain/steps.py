@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from neuroloom.blockwise import Stage
+from neuroloom.blockwise.intermediate import deleted_blocks
 from neuroloom.blockwise.run import read_done
 from neuroloom.chain import estimates
 from neuroloom.chain.artifacts import Chain, Progress
@@ -23,6 +26,8 @@ from neuroloom.files import read_json_lines
 from neuroloom.project import LabelledVolume, RawVolume
 
 State = Literal["done", "begun", "to do"]
+OVERLAPPING = ("predict", "fragments", "agglomerate")
+"""Steps that may run at the same time, block by block."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Step:
         seconds: How long it took, or a rough estimate of how long it takes; None where that is not known.
         run: Does what is missing of it.
         changes: What is other than when it was done last, if it was and is to be done again.
+        chain: Of a step that has blocks: whose it is, the project's or its baseline's.
+        volume: Likewise: the one whose blocks they are.
     """
 
     name: str
@@ -46,6 +53,13 @@ class Step:
     seconds: float | None
     run: Callable[[Progress], None] = field(repr=False)
     changes: tuple[Change, ...] = ()
+    chain: Chain | None = field(default=None, repr=False)
+    volume: RawVolume | None = None
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether it may run at the same time as the steps beside it that may, of the same volume."""
+        return self.volume is not None and self.name.removeprefix("baseline ").split()[0] in OVERLAPPING
 
 
 def all_steps(chain: Chain) -> list[Step]:
@@ -134,6 +148,12 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
             inputs = [chain.predict(volume), chain.fragments(volume), chain.agglomerate(volume)]
             changes = stage_changes(stage, [made for made in inputs if made], chain.project.folder / "training")
             why = "; ".join(filter(None, (why, in_words(changes))))
+        read = chain.affinities_read(volume) if name == "predict" else None
+        if read is not None and (deleted := int(np.count_nonzero(deleted_blocks(stage)))):
+            if again := int(np.count_nonzero(read.wanted_again())):
+                state, why = "begun", f"{why}; {again} were deleted, and are to be read again"
+            else:
+                why += f"; {deleted} were deleted, since nobody is to read them"
         if state != "done" and name == "predict" and known:
             rate = plan_prediction(chain, volume).voxels_per_second
             seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate
@@ -145,6 +165,8 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         seconds,
         lambda progress: chain.run_stage(make(volume), f"`{name} {volume.name}`", progress),
         changes,
+        chain,
+        volume,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from neuroloom import __version__
 from neuroloom.cli import run
 from neuroloom.cli.check import check_command
+from neuroloom.cli.cluster import cluster_app
 from neuroloom.cli.crops import crops_command
 from neuroloom.cli.demo import demo_command
 from neuroloom.cli.graph import graph_app
@@ -63,3 +64,4 @@ for _name, _command in (
     app.command(_name)(_command)
 app.add_typer(models_app, name="models")
 app.add_typer(graph_app, name="graph")
+app.add_typer(cluster_app, name="cluster")

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY = 20.0
 """Seconds between two lines where there is no terminal."""
@@ -26,13 +35,28 @@ def show_progress(title: str) -> Iterator[Advance]:
     Yields:
         A function to call with units done, units in all, and a few words.
     """
+    with show_progresses([title]) as (advance,):
+        yield advance
+
+
+@contextmanager
+def show_progresses(titles: Sequence[str]) -> Iterator[list[Advance]]:
+    """Show the progress of steps that are done at the same time.
+
+    Args:
+        titles: What is being done.
+
+    Yields:
+        A function for each, as of `show_progress`.
+    """
     if Console().is_terminal:
-        yield from _bar(title)
+        yield from _bars(titles)
     else:
-        yield from _lines(title)
+        with ExitStack() as stack:
+            yield [stack.enter_context(_lines(title)) for title in reversed(titles)][::-1]
 
 
-def _bar(title: str) -> Iterator[Advance]:
+def _bars(titles: Sequence[str]) -> Iterator[list[Advance]]:
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),
@@ -43,20 +67,27 @@ def _bar(title: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task(title, total=None, words="")
-        yield lambda done, total, words: progress.update(task, completed=done, total=total, words=words)
+        tasks = [progress.add_task(title, total=None, words="") for title in titles]
+        yield [partial(_move, progress, task) for task in tasks]
 
 
+def _move(progress: Progress, task: TaskID, done: float, total: int, words: str) -> None:
+    progress.update(task, completed=done, total=total, words=words)
+
+
+@contextmanager
 def _lines(title: str) -> Iterator[Advance]:
     started = time.monotonic()
-    first, begun = -1.0, started
+    first, newest, begun = -1.0, -1.0, started
     last = started
 
     def advance(done: float, total: int, words: str) -> None:
-        nonlocal first, begun, last
+        nonlocal first, newest, begun, last
         now = time.monotonic()
-        if first in (-1, done):  # what comes before the first unit says nothing of the time of one
+        # what comes before the first unit says nothing of the time of one, nor does what was lost
+        if done < newest or first in (-1, done):
             first, begun = done, now
+        newest = done
         if now - last < LINE_EVERY:
             return
         last = now

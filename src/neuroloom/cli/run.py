@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
+from neuroloom.blockwise import Stage
+from neuroloom.blockwise.failures import finished_blocks
 from neuroloom.chain import Chain, Step, all_steps, open_project
 from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction
 from neuroloom.chain.running import running_on
-from neuroloom.cli.progress import duration, show_progress
+from neuroloom.chain.selecting import Selection, parse_selection
+from neuroloom.chain.steps import OVERLAPPING
+from neuroloom.cli.progress import duration, show_progress, show_progresses
 from neuroloom.errors import UserError
 from neuroloom.project import RawVolume, allow_resampling
 
@@ -22,12 +27,20 @@ ProjectOption = Annotated[Path, typer.Option("--project", "-p", help="The projec
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object instead of text.")]
 OnOption = Annotated[
     str | None,
-    typer.Option("--on", help="Profile of a cluster (or `local`) whose workers do the blocks; default: this machine."),
+    typer.Option("--on", help="Profile of a cluster (or `local`) whose workers do the work; default: this machine."),
 ]
 TakeOverOption = Annotated[
     bool,
     typer.Option("--take-over", help="Go on where a run on another machine left off, if it gives no sign of life."),
 ]
+OnlyOption = Annotated[
+    str | None, typer.Option("--only", help='Only blocks of these numbers, such as "3,7-9"; `run`: of the next step.')
+]
+RoiOption = Annotated[
+    str | None,
+    typer.Option("--roi", help='Only blocks in a region, in voxels z, y, x from the first one: "0:64,128:256,0:256".'),
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Only the blocks that failed the last time.")]
 VolumeArgument = Annotated[list[str] | None, typer.Argument(help="Names of volumes; default: all.")]
 
 
@@ -36,13 +49,24 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     on: OnOption = None,
     take_over: TakeOverOption = False,
+    delete_intermediate: Annotated[
+        bool,
+        typer.Option("--delete-intermediate", help="Delete affinities as soon as no later step is to read them."),
+    ] = False,
+    only: OnlyOption = None,
+    roi: RoiOption = None,
+    retry_failed: RetryOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Do all that is missing, in order: train, predict, fragments, agglomerate, evaluate, segment, report.
 
     Everything can be interrupted (Ctrl-C) and goes on where it was with the same command.
     """
-    chain = _chain(project, on, take_over)
+    selection = parse_selection(only, roi, retry_failed)
+    chain = _chain(project, on, take_over, delete_intermediate)
+    if selection is not None:
+        run_selected(chain, selection, quiet=as_json)
+        return
     steps = all_steps(chain)
     if as_json:
         print(
@@ -65,9 +89,19 @@ def run_all(chain: Chain, quiet: bool = False) -> None:
     started = time.monotonic()
     for name in [step.name for step in all_steps(chain)]:
         # what a step is follows from what is done before it
-        step = next(step for step in all_steps(chain) if step.name == name)
-        if step.state != "done":
+        steps = all_steps(chain)
+        step = next(step for step in steps if step.name == name)
+        beside = [other for other in steps if step.may_overlap and other.may_overlap and _is_beside(other, step)]
+        owner, volume = step.chain, step.volume
+        if len(beside) > 1 and owner is not None and volume is not None and owner.stages_overlap:
+            run_beside(owner, volume, beside, quiet)
+        elif step.state != "done":
             run_step(chain, step, quiet)
+    if chain.running.delete_intermediate:
+        for segmented in chain.volumes:
+            read = chain.affinities_read(segmented)
+            if read is not None:
+                read.delete()
     report = write_project_report(chain)
     if not quiet:
         print(f"\nAll done in {duration(time.monotonic() - started)}.")
@@ -94,6 +128,71 @@ def run_step(chain: Chain, step: Step, quiet: bool = False) -> None:
     stage = chain.predict(chain.volume(name)) if kind == "predict" else None
     if stage is not None:
         print(f"  {step.name}: {stage.measured}", flush=True)
+
+
+def _is_beside(other: Step, step: Step) -> bool:
+    return other.state != "done" and other.chain is step.chain and other.volume == step.volume
+
+
+def run_beside(owner: Chain, volume: RawVolume, steps: Sequence[Step], quiet: bool = False) -> None:
+    """Do what is missing of steps at the same time, block by block.
+
+    Args:
+        owner: The project's chain, or its baseline's.
+        volume: The one whose steps they are.
+        steps: In their order.
+        quiet: Say nothing.
+    """
+    stages = [stage for stage in owner.to_edges(volume) if stage.folder in {step.folder for step in steps}]
+    if quiet:
+        owner.run_stages([(stage, lambda done, total, words: None, None) for stage in stages])
+        return
+    if steps[0].name.startswith("predict") and owner.members:
+        print(f"  {steps[0].name}: {plan_prediction(owner, volume)}", flush=True)
+    with show_progresses([step.name for step in steps]) as advances:
+        owner.run_stages([(stage, advance, None) for stage, advance in zip(stages, advances, strict=True)])
+    predict = owner.predict(volume)
+    if predict is not None and predict.measurements.exists():
+        print(f"  predict {volume.name}: {predict.measured}", flush=True)
+
+
+def run_selected(chain: Chain, selection: Selection, quiet: bool = False) -> None:
+    """Do some blocks of the steps that have any, and say what is done of them.
+
+    Args:
+        chain: The project's.
+        selection: Which: of the next step, or in a region of all steps to the edges, or those that failed.
+        quiet: Say nothing but the result.
+    """
+    for volume in chain.volumes:
+        stages = chain.to_edges(volume)
+        if not stages:
+            raise UserError("Single blocks need a trained network. Run `neuroloom train` first.")
+        names = [f"{kind} {volume.name}" for kind in OVERLAPPING]
+        if selection.roi is not None:
+            chosen = list(zip(names, stages, selection.to_edges(stages), strict=True))
+        else:
+            every = [(name, stage) for name, stage in zip(names, stages, strict=True) if not stage.is_done()]
+            every = every if selection.failed else every[:1]
+            chosen = [(name, stage, selection.blocks(stage)) for name, stage in every]
+        if selection.failed and not any(numbers for _, _, numbers in chosen):
+            print(f"{volume.name}: no block failed the last time.")
+        _run_blocks(chain, [(name, stage, numbers) for name, stage, numbers in chosen if numbers], quiet)
+    print(f"Next: neuroloom run --project {chain.project.folder}")
+
+
+def _run_blocks(chain: Chain, chosen: Sequence[tuple[str, Stage, frozenset[int]]], quiet: bool) -> None:
+    """Do blocks of stages of one volume, and say what is done of them."""
+    if not chosen:
+        return
+    with show_progresses([] if quiet else [name for name, _, _ in chosen]) as advances:
+        advances = advances or [lambda done, total, words: None] * len(chosen)
+        chain.run_stages(
+            [(stage, advance, numbers) for (_, stage, numbers), advance in zip(chosen, advances, strict=True)]
+        )
+    for name, stage, _ in chosen:
+        done = int(np.count_nonzero(finished_blocks(stage)))
+        print(f"{name}: {done} of {stage.block_count} blocks are done: {stage.folder}")
 
 
 def print_plan(chain: Chain, steps: list[Step], notes: Mapping[str, list[str]] | None = None) -> None:
@@ -174,6 +273,9 @@ def predict_command(
     ] = False,
     on: OnOption = None,
     take_over: TakeOverOption = False,
+    only: OnlyOption = None,
+    roi: RoiOption = None,
+    retry_failed: RetryOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Predict affinities."""
@@ -192,7 +294,8 @@ def predict_command(
         else:
             print("\n".join(f"{planned.volume}: {planned}" for planned in plans))
     else:
-        _stage_command("predict", "fragments", volumes, _chain(project, on, take_over))
+        selection = parse_selection(only, roi, retry_failed)
+        _stage_command("predict", "fragments", volumes, _chain(project, on, take_over), selection)
 
 
 def fragments_command(
@@ -200,9 +303,13 @@ def fragments_command(
     project: ProjectOption = Path(),
     on: OnOption = None,
     take_over: TakeOverOption = False,
+    only: OnlyOption = None,
+    roi: RoiOption = None,
+    retry_failed: RetryOption = False,
 ) -> None:
     """Cut affinities into fragments (supervoxels)."""
-    _stage_command("fragments", "agglomerate", volumes, _chain(project, on, take_over))
+    selection = parse_selection(only, roi, retry_failed)
+    _stage_command("fragments", "agglomerate", volumes, _chain(project, on, take_over), selection)
 
 
 def agglomerate_command(
@@ -210,9 +317,13 @@ def agglomerate_command(
     project: ProjectOption = Path(),
     on: OnOption = None,
     take_over: TakeOverOption = False,
+    only: OnlyOption = None,
+    roi: RoiOption = None,
+    retry_failed: RetryOption = False,
 ) -> None:
     """Score which fragments belong together, and build the merge forest."""
-    _stage_command("agglomerate", "evaluate", volumes, _chain(project, on, take_over))
+    selection = parse_selection(only, roi, retry_failed)
+    _stage_command("agglomerate", "evaluate", volumes, _chain(project, on, take_over), selection)
 
 
 def evaluate_command(
@@ -292,24 +403,43 @@ def report_command(project: ProjectOption = Path()) -> None:
 BEFORE = {"fragments": "predict", "agglomerate": "fragments"}
 
 
-def _chain(project: Path, on: str | None, take_over: bool) -> Chain:
+def _chain(project: Path, on: str | None, take_over: bool, delete_intermediate: bool = False) -> Chain:
     """The chain of a project whose blocks are run where a profile says."""
     opened = open_project(project)
-    return Chain(opened, running_on(opened, on, take_over))
+    return Chain(opened, running_on(opened, on, take_over, delete_intermediate))
 
 
-def _stage_command(name: str, following: str, volumes: list[str] | None, chain: Chain) -> None:
+def _stage_command(
+    name: str, following: str, volumes: list[str] | None, chain: Chain, selection: Selection | None = None
+) -> None:
     for volume in _chosen(chain, volumes):
         steps = {step.name: step for step in all_steps(chain)}
         before = steps.get(f"{BEFORE.get(name)} {volume.name}")
         if before is not None and before.state != "done":
             raise UserError(f"{volume.name} is not ready: run `neuroloom {BEFORE[name]} {volume.name}` first.")
         step = steps[f"{name} {volume.name}"]
+        if selection is not None:
+            _run_selected_blocks(chain, step, volume, selection)
+            continue
         if step.state != "done":
             run_step(chain, step)
         step = next(s for s in all_steps(chain) if s.name == f"{name} {volume.name}")
         print(f"{step.name}: {step.folder}")
     print(f"Next: neuroloom {following} --project {chain.project.folder}")
+
+
+def _run_selected_blocks(chain: Chain, step: Step, volume: RawVolume, selection: Selection) -> None:
+    kind = step.name.split()[0]
+    stages = dict(zip(OVERLAPPING, chain.to_edges(volume), strict=False))
+    if kind not in stages:
+        raise UserError(f"`{step.name}` needs a trained network. Run `neuroloom train` first.")
+    numbers = selection.blocks(stages[kind])
+    if not numbers:
+        print(f"{step.name}: no block failed the last time.")
+    elif stages[kind].is_done():
+        print(f"{step.name}: all {stages[kind].block_count} blocks are done: {stages[kind].folder}")
+    else:
+        _run_blocks(chain, [(step.name, stages[kind], numbers)], quiet=False)
 
 
 def _chosen(chain: Chain, volumes: list[str] | None) -> list[RawVolume]:

@@ -10,9 +10,10 @@ import typer
 from neuroloom.chain import Chain, open_project
 from neuroloom.chain.networks import setups_to_train
 from neuroloom.chain.pacing import steps_in, try_trainings
+from neuroloom.chain.running import running_on
 from neuroloom.chain.training_plan import TrainingPlan, plan_training
 from neuroloom.cli.progress import duration, show_progress
-from neuroloom.cli.run import JsonOption, ProjectOption
+from neuroloom.cli.run import JsonOption, OnOption, ProjectOption, TakeOverOption
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks.setups import SETUPS
 from neuroloom.project import Training
@@ -36,6 +37,8 @@ def train_command(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what it takes: size, operations, memory, measured time per step.")
     ] = False,
+    on: OnOption = None,
+    take_over: TakeOverOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one network, or go on with it."""
@@ -45,7 +48,10 @@ def train_command(
         raise UserError("--json goes with --plan.")
     if plan and (minutes is not None or start is not None):
         raise UserError("--plan changes nothing; give --minutes or --from without it.")
-    chain = Chain(open_project(project))
+    if on is not None and (plan or minutes is not None):
+        raise UserError("--plan and --minutes time steps on this machine; give them without --on.")
+    opened = open_project(project)
+    chain = Chain(opened, running_on(opened, on, take_over))
     if start is not None:
         chain.start_from(setup, start)
     if minutes is not None:
@@ -84,7 +90,7 @@ def _fit(chain: Chain, setup: str, minutes: float) -> Chain:
     print(
         f"{trial.seconds:.3g} s per step: `training.{key}.iterations = {steps}` is written into {chain.project.file}."
     )
-    return Chain(chain.project.set_length(key, steps, minutes))
+    return Chain(chain.project.set_length(key, steps, minutes), chain.running)
 
 
 def _words(plan: TrainingPlan) -> str:

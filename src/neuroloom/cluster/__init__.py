@@ -1,11 +1,13 @@
-"""Workers on clusters: SLURM supplies them, daisy gives them blocks.
+"""Jobs on clusters: SLURM supplies workers, to which daisy gives blocks, and runs trainings.
 
-slurm    the few commands of SLURM that are used        supply   keeps as many workers as blocks need
-job      what a worker's job asks for, for sbatch       ends     why jobs end
-check    what a profile asks for and the cluster does not have        sacct    what jobs took, as SLURM measured it
+slurm    the few commands of SLURM that are used        supply     keeps as many workers as blocks need
+job      what a job asks for, for sbatch                training   a training as one job, watched until it is done
+check    what a profile asks for and is not there        ends       why jobs end
+doctor   tries each partition with a short job (trial, probe, visit, answers, outcome, findings, diagnosis)
+sacct    what jobs took, as SLURM measured it
 """
 
 from neuroloom.cluster.check import check_profile
-from neuroloom.cluster.supply import slurm_supply
+from neuroloom.cluster.supply import WORKERS, slurm_supply
 
-__all__ = ["check_profile", "slurm_supply"]
+__all__ = ["WORKERS", "check_profile", "slurm_supply"]

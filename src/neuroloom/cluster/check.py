@@ -4,39 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from neuroloom.cluster.slurm import Partition, check_installed, partitions
 from neuroloom.errors import UserError, one_of
-from neuroloom.project import Job, Profile, StageName
+from neuroloom.project import AnyJob, Job, Profile, StageName, TrainJob
 
 
-def check_profile(name: str, profile: Profile, stages: Iterable[StageName]) -> None:
+def check_profile(name: str, profile: Profile, steps: Iterable[StageName | Literal["train"]]) -> None:
     """Refuse a profile that the cluster cannot do.
 
     Args:
         name: The profile's.
         profile: One of SLURM.
-        stages: That are wanted.
+        steps: That are wanted.
 
     Raises:
         UserError: No sbatch, an unknown partition, or more than any of its nodes has.
     """
     check_installed()
     offers = partitions()
-    for stage in stages:
-        job = profile.job(stage)
-        for key, partition in (("partition", job.partition), ("spot_partition", job.spot_partition)):
+    for step in steps:
+        job: AnyJob = profile.train_job if step == "train" else profile.job(step)
+        spot_partition = job.spot_partition if isinstance(job, Job) else None
+        for key, partition in (("partition", job.partition), ("spot_partition", spot_partition)):
             if partition is not None or key == "partition":
                 problem = find_problem(job, key, partition, offers)
                 if problem:
-                    raise UserError(f"Profile {name!r}, {stage}: {problem}")
+                    raise UserError(f"Profile {name!r}, {step}: {problem}")
 
 
-def find_problem(job: Job, key: str, partition: str | None, offers: dict[str, Partition]) -> str | None:
-    """What is wrong with a worker in a partition, in one sentence; None if nothing is.
+def find_problem(job: AnyJob, key: str, partition: str | None, offers: dict[str, Partition]) -> str | None:
+    """What is wrong with a job in a partition, in one sentence; None if nothing is.
 
     Args:
-        job: The worker.
+        job: A worker, or a training.
         key: That names the partition.
         partition: Its name; None for the cluster's default.
         offers: All partitions.
@@ -61,6 +63,8 @@ def find_problem(job: Job, key: str, partition: str | None, offers: dict[str, Pa
     if job.gpus > offer.gpus:
         with_gpus = ", ".join(other.name for other in offers.values() if other.gpus) or "none"
         return f"`gpus` is {job.gpus}, more than {where}: {offer.gpus}. Partitions with GPUs: {with_gpus}."
+    if isinstance(job, TrainJob) and job.nodes > offer.nodes:
+        return f"`nodes` is {job.nodes}, more than partition {offer.name} has: {offer.nodes}."
     if job.minutes is not None and offer.minutes is not None and job.minutes > offer.minutes:
         return f"`minutes` is {job.minutes:g}, more than partition {offer.name} allows: {offer.minutes:g}."
     if job.constraint is not None and job.constraint.isidentifier() and job.constraint not in offer.features:

@@ -1,25 +1,35 @@
-"""Why a worker's job ended, told from SLURM's state, the exit code, what the worker said last, and its log."""
+"""Why a job ended, told from SLURM's state, the exit code, what it said last, and its log."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
 from daisy._daisy import EXIT_BLOCK_TIMEOUT
 
-from neuroloom.blockwise.worker import MASTER_GONE
+from neuroloom.blockwise.worker import MASTER_GONE, NO_ROOM
 from neuroloom.cluster.slurm import JobState
 
-End = Literal["finished", "evicted", "memory", "time", "hung", "not started", "killed"]
+End = Literal["finished", "evicted", "memory", "time", "no room", "hung", "not started", "killed"]
 """finished      by itself: there were no blocks, or no master
 evicted       taken away, with its node or by itself: nobody's fault
 memory        killed for taking more than it had asked for
 time          at its time limit
+no room       by itself, since the disk is full
 hung          stopped by itself, since a block took too long
 not started   before it was connected with the master
 killed        in any other way, while it had or waited for a block"""
+
+TrainingEnd = Literal["finished", "evicted", "memory", "time", "not started", "killed", "cancelled"]
+"""As above; there are no blocks that hang. Besides,
+time          also: stopped by one of the signals that come before, after which its state is saved
+cancelled     by a person: nobody else cancels a training"""
+
+STOPPED = 130
+"""Exit code of a training that was asked to stop."""
 
 _EVICTED = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "CANCELLED", "REVOKED")
 _TIME = ("TIMEOUT", "DEADLINE")
@@ -44,13 +54,36 @@ def why_ended(job: JobState, told: dict[str, Any], log: str) -> End:
         return "time"
     if job.state == "OUT_OF_MEMORY" or (9 in (job.signal, job.code - 128) and _MEMORY_WORDS.search(log)):
         return "memory"
+    if job.state == "FAILED" and job.code == NO_ROOM:
+        return "no room"
     if not told.get("connected"):
         return "not started"
     return "hung" if job.code == EXIT_BLOCK_TIMEOUT else "killed"
 
 
+def why_training_ended(job: JobState, told: dict[str, Any], log: str) -> TrainingEnd:
+    """Why the job of a training ended.
+
+    Args:
+        job: As SLURM tells it.
+        told: How far it said it was; empty if it said nothing since it was started.
+        log: The end of its log.
+    """
+    if job.state == "CANCELLED":
+        return "cancelled"
+    asked = (signal.SIGTERM, signal.SIGUSR1)
+    if job.state == "FAILED" and (job.code == STOPPED or job.signal in asked or job.code - 128 in asked):
+        return "time"
+    why = why_ended(job, {"connected": bool(told)}, log)
+    if why == "hung" or why == "no room":
+        return "killed"
+    return why
+
+
 def how(job: JobState) -> str:
     """How a job ended, in a few words."""
+    if job.is_held:
+        return "SLURM could not launch it"
     killer = job.signal or (job.code - 128 if job.code > 128 else 0)
     return f"signal {killer}" if killer else f"exit code {job.code}"
 

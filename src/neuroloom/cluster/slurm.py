@@ -1,4 +1,4 @@
-"""The few commands of SLURM that are used, as functions: partitions, submitting a job array, states, cancelling.
+"""The few commands of SLURM that are used, as functions: partitions, submitting jobs, states, cancelling.
 
 A controller that does not answer for a while (it is being started again, or too busy) is asked again; what it refuses
 is the user's to put right.
@@ -6,6 +6,7 @@ is the user's to put right.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -21,22 +22,24 @@ COMMAND_SECONDS = 60.0
 """For one command."""
 
 _AWAY = ("unable to contact", "timed out", "connection refused", "connection failure", "temporarily unable")
-_COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120}
+_COLUMNS = {"JobArrayID": 40, "State": 20, "exit_code": 12, "RestartCnt": 12, "NodeList": 120, "Reason": 60}
 _PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING")
 
 
 @dataclass(frozen=True)
 class JobState:
-    """One job of an array.
+    """One job, of an array or of none.
 
     Attributes:
-        name: "12_3": of array 12, number 3.
+        name: "12_3": of array 12, number 3; "12" of none.
         state: SLURM's word: PENDING, RUNNING, COMPLETED, FAILED, OUT_OF_MEMORY, ...
         code: With which it ended, 0 if it was killed.
         signal: That killed it, 0 if none did.
         restarts: How often it went back to the queue.
         node: Where it runs or ran.
+        reason: Why it waits, in SLURM's word: Resources, Priority, ...
     """
 
     name: str
@@ -45,6 +48,12 @@ class JobState:
     signal: int
     restarts: int
     node: str
+    reason: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it could not be launched, and would wait until a person looks after it."""
+        return self.state in _HELD or (self.is_pending and "launch failed" in self.reason.replace("_", " "))
 
     @property
     def is_pending(self) -> bool:
@@ -151,37 +160,48 @@ def minutes_of(limit: str) -> float | None:
     return hours * 60 + minutes + seconds / 60
 
 
-def submit(options: Sequence[str], script: str, count: int) -> str:
-    """Submit a job array.
+def submit(options: Sequence[str], script: str, count: int | None = None) -> str:
+    """Submit a job, or a job array.
 
     Args:
         options: Of sbatch.
         script: What each job runs.
-        count: How many jobs, numbered from 0.
+        count: How many jobs an array has, numbered from 0; None for a job that is of none.
 
     Returns:
-        The array's number.
+        The job's or array's number.
 
     Raises:
         UserError: SLURM refuses it or does not answer.
     """
-    said = _ask(["sbatch", "--parsable", f"--array=0-{count - 1}", *options], script)
+    array = [] if count is None else [f"--array=0-{count - 1}"]
+    said = _ask(["sbatch", "--parsable", *array, *options], script)
     return said.strip().splitlines()[-1].partition(";")[0]
 
 
 def states(arrays: Sequence[str]) -> list[JobState]:
-    """Jobs of arrays that SLURM remembers: some minutes after they have ended, it does not.
+    """Jobs, of these arrays or numbers, that SLURM remembers: some minutes after they have ended, it does not.
 
     Raises:
         UserError: SLURM does not answer.
     """
-    if not arrays:
-        return []
+    # of several numbers, one that is forgotten would hide the others
+    return [state for array in arrays for state in _queue("--states=all", f"--jobs={array}")]
+
+
+def jobs_named(name: str) -> list[JobState]:
+    """Jobs of a name that wait or run, or are about to end.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    return _queue(f"--name={name}")
+
+
+def _queue(*options: str) -> list[JobState]:
     columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
-    command = ["squeue", "--noheader", "--array", "--states=all", f"--Format={columns}"]
-    said = []
-    for array in arrays:  # of several numbers, one that is forgotten would hide the others
-        said += _ask([*command, f"--jobs={array}"], forgotten="invalid job id").splitlines()
+    command = ["squeue", "--noheader", "--array", f"--Format={columns}", *options]
+    said = _ask(command, forgotten="invalid job id").splitlines()
     return [_job_state(line) for line in said if line.strip()]
 
 
@@ -190,20 +210,34 @@ def _job_state(line: str) -> JobState:
     for width in _COLUMNS.values():
         parts.append(line[begin : begin + width].strip())
         begin += width
-    name, state, status, restarts, node = parts
+    name, state, status, restarts, node, reason = parts
     waited = int(status) if status.isdigit() else 0
     code, signal = waited >> 8, waited & 127
-    return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node)
+    return JobState(name, state, code, signal, int(restarts) if restarts.isdigit() else 0, node, reason)
+
+
+def reason(array: str) -> str:
+    """Why an array's jobs wait, in SLURM's word: Resources, Priority, PartitionDown, ...; empty if it does not say.
+
+    Args:
+        array: Its number.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    said = _ask(["squeue", "--noheader", "--format=%r", f"--jobs={array}"], forgotten="invalid job id").split()
+    return said[0] if said and said[0] != "None" else ""
 
 
 def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs or whole arrays; those that have ended, or a SLURM that does not answer, are no mistake.
 
     Args:
-        jobs: Names.
+        jobs: Names, or options of scancel.
     """
     if jobs:
-        subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=COMMAND_SECONDS)
 
 
 def _ask(command: Sequence[str], said: str | None = None, forgotten: str | None = None) -> str:

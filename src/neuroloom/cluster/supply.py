@@ -7,9 +7,9 @@ daisy holds this in one process of its own, beside the master:
        +------- supply ---- sbatch, squeue, scancel
 
 Every `poll_seconds` it looks at the queue, finds out why jobs have ended (`ends`), and submits as many as are missing:
-the smaller of `workers_max` and the blocks that are left. Jobs that were evicted go back to the queue by themselves and
-join again. Whatever ends it cancels its jobs: the last block, the master's end, a signal. What was left behind by one
-that could not is cancelled by the next.
+the smaller of `workers_max` and the blocks that can be done now. Jobs that were evicted go back to the queue by
+themselves and join again. Whatever ends it cancels its jobs: the last block, the master's end, a signal. What was left
+behind by one that could not is cancelled by the next.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neuroloom.blockwise.events import log_event
 from neuroloom.blockwise.failures import all_failures, read_failure, record_failure
-from neuroloom.blockwise.run import STOPPED, WANTED, Supply
+from neuroloom.blockwise.overlap import WANTED, overlap_of
 from neuroloom.blockwise.stage import Stage, load_stage
-from neuroloom.blockwise.tracking import blocks_done
+from neuroloom.blockwise.work import STOPPED, Supply
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
-from neuroloom.cluster.job import sbatch_options, worker_script
+from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
 from neuroloom.cluster.sacct import NotKept, settled_figures
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import UserError
-from neuroloom.files import read_owner, write_json
+from neuroloom.files import no_room, read_owner, write_json
 from neuroloom.project import Job
 
 WORKERS = 10
@@ -50,8 +52,15 @@ LOOK_SECONDS = 0.5
 IDLE_SECONDS = 60.0
 """After which a worker that waits, with fewer blocks left than workers, is sent away."""
 
+SILENT_SECONDS = 15.0
+"""A worker that has told nothing for longer than a block may take, and so much more, stands still: it would have
+stopped itself before."""
+
 BAD_STARTS = 3
 """Workers that fail at start, with none that does not in between, after which a stage is stopped."""
+
+BAD_STARTS_BY_CHANCE = 10
+"""Likewise, where others have started before, or one was killed from outside: that may happen to any."""
 
 BAD_BLOCKS = 3
 """Different blocks that fail on a node, after which it is left out."""
@@ -97,6 +106,8 @@ class SlurmWorkers:
     def __call__(self, *, context: Any) -> None:
         """Keep workers until none are wanted; where that cannot be, say why and end with exit code 1."""
         stage = load_stage(self.description)
+        if (stage.folder / STOPPED).exists():
+            raise SystemExit(1)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         # the whole address but the number: a job's worker is none of the processes that daisy counts
         address = {name: str(value) for name, value in context.items()} | {"worker_id": "-1", "logdir": ""}
@@ -107,7 +118,8 @@ class SlurmWorkers:
             master = address["hostname"], int(address["port"])
             Keeper(stage, self.job, self.title, self.run, context.to_env(), master).keep()
         except UserError as error:
-            write_json(stage.folder / STOPPED, {"message": str(error)})
+            with contextlib.suppress(UserError):  # a disk that is full, which the master notices itself
+                write_json(stage.folder / STOPPED, {"message": str(error)})
             raise SystemExit(1) from None
 
 
@@ -139,6 +151,8 @@ class Keeper:
         self.started: set[tuple[str, int]] = set()
         self.too_short = 0
         self.excluded: set[str] = set()
+        self.heard: dict[str, tuple[Any, float]] = {}
+        self.silent: set[tuple[str, int]] = set()
         self.not_before = 0.0
 
     def keep(self) -> None:
@@ -151,11 +165,11 @@ class Keeper:
         self._cancel_left_over()
         next_look = 0.0
         try:
-            while left := self._blocks_left():
+            while self._is_wanted():
                 if time.monotonic() >= next_look:
                     if not self._master_answers():  # it was interrupted, and waits for this process
                         break
-                    self._look(left)
+                    self._look(self._blocks_open())
                     next_look = time.monotonic() + self.job.poll_seconds
                 time.sleep(LOOK_SECONDS)
         finally:
@@ -174,12 +188,15 @@ class Keeper:
         except NotKept as error:
             self._event("not measured", why=str(error))
 
-    def _blocks_left(self) -> int:
-        """Blocks that are not done; 0 where nobody would hand them out."""
+    def _is_wanted(self) -> bool:
+        """Whether there are blocks that are not done, and somebody hands them out."""
         wanted = os.getppid() == self.master and (self.stage.folder / WANTED).exists()
-        if not wanted or read_owner(self.stage.folder / "lock").get("run") != self.run:
-            return 0
-        return self.stage.block_count - blocks_done(self.stage.folder / "blocks")
+        return wanted and read_owner(self.stage.folder / "lock").get("run") == self.run
+
+    def _blocks_open(self) -> int:
+        """Blocks that can be done now."""
+        overlap = overlap_of(self.stage)
+        return 0 if overlap.is_ahead() else int(np.count_nonzero(overlap.ready()))
 
     def _master_answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=10):
@@ -207,6 +224,7 @@ class Keeper:
             if ended and (before is None or before.is_pending or before.is_running):
                 self._ended(state)
         active = [state for state in states if state.is_pending or state.is_running]
+        active = self._leave_silent(self._leave_held(active))
         self._exclude_bad_nodes(active)
         active = self._send_away(active, left)
         alive = {state.name.partition("_")[0] for state in active}
@@ -237,6 +255,8 @@ class Keeper:
         self._event(why, job=state.name, node=state.node, state=state.state, block=block, done=told.get("done", 0))
         if why == "memory":
             self._out_of_memory(state, block)
+        elif why == "no room":
+            raise UserError(no_room(self.stage.folder))
         elif why == "not started":
             self._did_not_start(state)
         elif why == "time":
@@ -255,7 +275,7 @@ class Keeper:
     def _out_of_memory(self, state: JobState, block: int | None) -> None:
         """Give more memory to the block, and to all workers from now on; once."""
         had = self.arrays[state.name.partition("_")[0]].memory_gb
-        most = self._most_memory_gb()
+        most = most_memory_gb(self.job)
         what = "A worker" if block is None else f"Block {block}"
         if had >= most:
             raise UserError(
@@ -269,17 +289,11 @@ class Keeper:
             why = f"killed for taking more than {had:g} GB"
             record_failure(self.stage, block, state.node, why, worker=state.name, needs_memory_gb=self.memory_gb)
 
-    def _most_memory_gb(self) -> float:
-        if self.job.memory_max_gb is not None:
-            return self.job.memory_max_gb
-        offers = slurm.partitions()
-        wanted = self.job.partition or next((name for name, offer in offers.items() if offer.default), "")
-        return min(2 * self.job.memory_gb, offers[wanted].memory_gb if wanted in offers else 2 * self.job.memory_gb)
-
     def _did_not_start(self, state: JobState) -> None:
         self.bad_starts.append(state)
         self.not_before = time.monotonic() + min(60.0, 2.0 ** len(self.bad_starts))
-        if len(self.bad_starts) >= BAD_STARTS:
+        by_chance = bool(self.started) or any(9 in (bad.signal, bad.code - 128) for bad in self.bad_starts)
+        if len(self.bad_starts) >= (BAD_STARTS_BY_CHANCE if by_chance else BAD_STARTS):
             first = self.bad_starts[0]
             log = self._log(first)
             raise UserError(
@@ -301,6 +315,43 @@ class Keeper:
                 self.excluded.add(node)
                 self._event("node left out", node=node, blocks=sorted(blocks))
                 slurm.cancel([state.name for state in active if state.node == node])
+
+    def _leave_held(self, active: list[JobState]) -> list[JobState]:
+        """Cancel jobs that SLURM could not launch, and holds; the others.
+
+        Raises:
+            UserError: There is no use in going on.
+        """
+        for state in active:
+            if state.is_held and (state.name, state.restarts) not in self.silent:
+                self.silent.add((state.name, state.restarts))
+                slurm.cancel([state.name])
+                self._event("not started", job=state.name, node=state.node, state=state.state, reason=state.reason)
+                self._did_not_start(state)
+        return [state for state in active if not state.is_held]
+
+    def _leave_silent(self, active: list[JobState]) -> list[JobState]:
+        """Cancel jobs whose workers stand still, on a machine or a disk that hangs for instance; the others.
+
+        daisy gives their blocks to others, which somebody must be there to do.
+        """
+        now = time.monotonic()
+        for state in active:
+            key, told = (state.name, state.restarts), read_told(self.folder, state)
+            said = (state.restarts, told.get("since"))
+            before, since = self.heard.get(state.name, (None, now))
+            waits = told.get("connected") and told["block"] is None  # for what another stage has not done yet
+            if state.is_pending or waits or said != before:
+                self.heard[state.name] = (said, now)
+            elif key not in self.silent and now - since > 60 * self.job.block_minutes + SILENT_SECONDS:
+                self.silent.add(key)
+                slurm.cancel([state.name])
+                self._event("hung", job=state.name, node=state.node, state=state.state, block=told.get("block"))
+                if told.get("block") is not None:
+                    why = f"its worker stood still for more than {self.job.block_minutes:g} minutes"
+                    log = str(self._log(state))
+                    record_failure(self.stage, told["block"], state.node, why, worker=state.name, log=log)
+        return [state for state in active if (state.name, state.restarts) not in self.silent]
 
     def _send_away(self, active: list[JobState], left: int) -> list[JobState]:
         """Cancel jobs that have nothing to do: those that wait, then those whose workers wait; the others."""
@@ -369,4 +420,5 @@ class Keeper:
         return self.stage.folder / "logs" / f"{state.name}.log"
 
     def _event(self, what: str, **more: Any) -> None:
-        log_event(self.stage.folder, self.run, what, **more)
+        with contextlib.suppress(UserError):  # a full disk is told by others
+            log_event(self.stage.folder, self.run, what, **more)

@@ -18,6 +18,7 @@ import numpy as np
 from funlib.geometry import Roi
 
 from neuroloom.addresses import scheme_of
+from neuroloom.blockwise.intermediate import check_there
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.fragments.affinities import open_affinities
 from neuroloom.fragments.borders import make_borders, write_borders
@@ -93,6 +94,7 @@ class Fragments(KeepsGraph):
         affinities = self.affinities.open()
         roi = block.read_roi.intersect(Roi((0, 0, 0), self.shape))
         values = affinities.read(roi.begin, roi.shape)[:3]
+        check_there(self.affinities, roi)
         mask = None if self.mask is None else read_mask(self.mask.open(), affinities, roi)
         labels = fragments(
             values,

@@ -170,6 +170,10 @@ class Predict(Stage):
             },
         )
 
+    def delete(self, block: Block) -> None:
+        """Delete a block's affinities; where they were predicted is kept."""
+        self.output.open().delete(block.write_roi.begin, block.write_roi.shape)
+
     def affinities(
         self, begin: Triple, shape: Triple, stopwatch: Stopwatch, report: Report = lambda share: None
     ) -> NDArray[np.uint8]:

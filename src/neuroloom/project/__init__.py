@@ -34,13 +34,14 @@ from neuroloom.project.parameters import (
     Triple,
     Unlabelled,
 )
-from neuroloom.project.profiles import Job, Profile, StageName, find_profile
+from neuroloom.project.profiles import AnyJob, Job, Profile, StageName, TrainJob, find_profile
 
 __all__ = [
     "FILE_NAME",
     "NEAREST",
     "Agglomeration",
     "AgglomerationMethod",
+    "AnyJob",
     "Augmentation",
     "Fragments",
     "Graph",
@@ -56,6 +57,7 @@ __all__ = [
     "RawVolume",
     "Segmentation",
     "StageName",
+    "TrainJob",
     "Training",
     "TrainingLength",
     "Triple",

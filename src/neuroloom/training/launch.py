@@ -42,6 +42,7 @@ def train_on_devices(
     start: Path | None = None,
     scorer: Scorer | None = None,
     trial: bool = False,
+    take_over: bool = False,
 ) -> Path:
     """Train on all devices that the job names; see `neuroloom.training.loop.train` for arguments, result and errors.
 
@@ -53,30 +54,39 @@ def train_on_devices(
     if size > 1:
         rank = int(os.environ["RANK"])
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        own = job.model_copy(update={"device": names[local % len(names)]})
+        own = _shared(job, size, "start fewer processes").model_copy(update={"device": names[local % len(names)]})
         group = join(rank, size, "env://", torch.device(own.device))
         try:
-            return train(own, folder, lsd_checkpoint, report if group.first else None, start, scorer, group, trial)
+            reported = report if group.first else None
+            return train(own, folder, lsd_checkpoint, reported, start, scorer, group, trial, take_over)
         finally:
             leave(group)
     if job.device == "auto":
         names = names[: job.batch_size]  # more devices than crops would have nothing to do
     if len(names) == 1 or (folder / "done.json").exists():
         own = job.model_copy(update={"device": names[0]})
-        return train(own, folder, lsd_checkpoint, report, start, scorer, trial=trial)
-    if job.batch_size < len(names):
-        raise UserError(
-            f"{len(names)} devices cannot share a step of {job.batch_size} crop{'s' if job.batch_size != 1 else ''}. "
-            f"Set `training.batch_size` to {len(names)} or more, or name fewer devices in `resources.device`."
-        )
+        return train(own, folder, lsd_checkpoint, report, start, scorer, trial=trial, take_over=take_over)
+    job = _shared(job, len(names), "name fewer devices in `resources.device`")
     for name in names:
         choose_device(name)  # told here, not by each process
-    # parts small enough for every device to have one
+    return _train_together(job, names, (folder, lsd_checkpoint, start, scorer, trial, take_over), report)
+
+
+def _shared(job: TrainingJob, processes: int, otherwise: str) -> TrainingJob:
+    """A job whose steps have parts small enough for every process to have one.
+
+    Raises:
+        UserError: There are more processes than crops; `otherwise` says what else to do than to take more crops.
+    """
+    if job.batch_size < processes:
+        raise UserError(
+            f"{processes} devices cannot share a step of {job.batch_size} crop{'s' if job.batch_size != 1 else ''}. "
+            f"Set `training.batch_size` to {processes} or more, or {otherwise}."
+        )
     at_once = next(
-        n for n in range(job.crops_at_once, 0, -1) if job.batch_size % n == 0 and job.batch_size // n >= len(names)
+        n for n in range(job.crops_at_once, 0, -1) if job.batch_size % n == 0 and job.batch_size // n >= processes
     )
-    job = job.model_copy(update={"at_once": at_once})
-    return _train_together(job, names, (folder, lsd_checkpoint, start, scorer, trial), report)
+    return job.model_copy(update={"at_once": at_once})
 
 
 def _train_together(job: TrainingJob, names: list[str], rest: tuple[Any, ...], report: Report | None) -> Path:
@@ -121,7 +131,7 @@ def _process(rank: int, names: list[str], address: str, job: TrainingJob, rest: 
     """What one of the processes does."""
     os.setpgrp()  # Ctrl-C goes to the first process, which passes it on once
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    folder, lsd_checkpoint, start, scorer, trial = rest
+    folder, lsd_checkpoint, start, scorer, trial, take_over = rest
     own = job.model_copy(update={"device": names[rank]})
 
     def report(done: int, total: int, words: str) -> None:
@@ -129,7 +139,8 @@ def _process(rank: int, names: list[str], address: str, job: TrainingJob, rest: 
 
     try:
         group = join(rank, len(names), address, torch.device(own.device))
-        train(own, folder, lsd_checkpoint, report if group.first else None, start, scorer, group, trial)
+        reported = report if group.first else None
+        train(own, folder, lsd_checkpoint, reported, start, scorer, group, trial, take_over)
         leave(group)
     except (UserError, Interrupted) as error:
         messages.put((type(error).__name__, str(error)))

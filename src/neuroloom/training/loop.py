@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 
 from neuroloom.blockwise.allocation import keep_freed_memory
-from neuroloom.blockwise.run import interruptible
+from neuroloom.blockwise.interrupting import interruptible
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.files import hash_file, lock, make_folder, write_json, write_text
+from neuroloom.files import hash_file, holds, lock, make_folder, write_json, write_text
 from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import LSD_CHANNELS, SETUPS
@@ -91,6 +91,7 @@ def train(
     scorer: Scorer | None = None,
     group: Group | None = None,
     trial: bool = False,
+    take_over: bool = False,
 ) -> Path:
     """Train a network, or go on with a training that was stopped.
 
@@ -103,6 +104,7 @@ def train(
         scorer: Scores a network that gives affinities, every `score_every` steps.
         group: The processes that train together; this one alone by default.
         trial: Only the time of steps counts: descriptors that would be kept are left at 0.
+        take_over: Whether a lock that a run on another host left behind is taken over.
 
     Returns:
         The best checkpoint.
@@ -119,9 +121,10 @@ def train(
     parts = (job, folder, lsd_checkpoint, report or (lambda done, total, text: None), start, scorer, group, trial)
     if not group.first:
         return _Trainer(*parts).run()
-    with lock(folder / "lock", f"training of {job.setup}"):
+    with lock(folder / "lock", f"training of {job.setup}", take_over) as run:
         with interruptible():
             trainer = _Trainer(*parts)
+        trainer.owner = run
         return trainer.run()
 
 
@@ -139,6 +142,7 @@ class _Trainer:
     ) -> None:
         self.job, self.folder, self.report, self.start, self.group = job, folder, report, start, group
         self.scorer = scorer if job.score_every > 0 and "affinities" in job.outputs else None
+        self.owner = ""
         self.device = choose_device(job.device)
         self.precision = choose_precision(self.device, job.precision)
         self.lsd = _load_lsd(job, lsd_checkpoint)
@@ -488,6 +492,7 @@ class _Trainer:
         write_snapshot(self.folder / "snapshots", self.step, arrays, self.job.voxel_size)
 
     def _save_checkpoint(self, path: Path) -> None:
+        self._check_owner()
         losses = [entry["loss"] for entry in self.curve[-200:] if "loss" in entry]
         metadata = Metadata(
             setup=self.job.setup,
@@ -506,9 +511,15 @@ class _Trainer:
         )
         save_checkpoint(path, metadata, self.average.state_dict(), self.lsd)
 
+    def _check_owner(self) -> None:
+        """Write nothing where another run does: one that SLURM started in place of this, whose node it has lost."""
+        if not holds(self.folder / "lock", self.owner):
+            raise Interrupted("Stopped: another run has taken this training over, and goes on with it.")
+
     def _save_state(self) -> None:
         if not self.group.first:
             return
+        self._check_owner()
         save_state(
             self.folder,
             {

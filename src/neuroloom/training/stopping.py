@@ -9,17 +9,23 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+ECHO_SECONDS = 5.0
+"""In which a SIGTERM may come again without being meant."""
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Let Ctrl-C, SIGTERM and SIGUSR1 set an event; a second Ctrl-C or SIGTERM raises KeyboardInterrupt at once.
 
-    SIGUSR1 is what SLURM is asked to send some minutes before the time limit (`#SBATCH --signal=USR1@300`).
+    SIGUSR1 is what SLURM is asked to send some minutes before the time limit (`#SBATCH --signal=USR1@300`). A SIGTERM
+    that follows within `ECHO_SECONDS` is the same request: SLURM tells every process, and those that started others
+    pass it on.
 
     Only the main thread hears signals; in others the event is never set.
     """
@@ -28,10 +34,17 @@ def stop_requests() -> Iterator[threading.Event]:
         yield asked
         return
 
+    first: float | None = None
+
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number in (signal.SIGINT, signal.SIGTERM):
-            raise KeyboardInterrupt
+        nonlocal first
         asked.set()
+        if number == signal.SIGUSR1:
+            return
+        now = time.monotonic()
+        if first is not None and (number == signal.SIGINT or now - first > ECHO_SECONDS):
+            raise KeyboardInterrupt
+        first = now if first is None else first
 
     # whoever listens to the wake-up descriptor would answer too
     descriptor = signal.set_wakeup_fd(-1)

@@ -12,6 +12,7 @@ import difflib
 import json
 from pathlib import Path
 
+from neuroloom.blockwise.intermediate import any_deleted
 from neuroloom.errors import UserError
 from neuroloom.files import read_json
 from neuroloom.project import LabelledVolume, Project, RawVolume
@@ -75,14 +76,14 @@ def finished_results(project: Project, name: str) -> dict[str, Path]:
         name: The volume's name.
 
     Returns:
-        Folders of "segmentation", "fragments" and "affinities", as far as they are done.
+        Folders of "segmentation", "fragments" and "affinities", as far as they are done and not deleted.
     """
     found: dict[str, Path] = {}
     folder: Path | None = None
     for step in _STEPS:
         source = None if folder is None else _source_fingerprint(folder, step)
         folder = _newest(project, name, step) if source is None else project.result_folder(name, step, source)
-        if folder is not None and (folder / "done.json").exists():
+        if folder is not None and (folder / "done.json").exists() and not any_deleted(folder):
             found[step] = folder
     return found
 

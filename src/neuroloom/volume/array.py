@@ -12,6 +12,7 @@ array's own grid; nm appear only in these two numbers.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -166,6 +167,23 @@ class Volume:
         selection = (..., *(slice(b, b + e) for b, e in zip(begin, data.shape[-3:], strict=True)))
         with explain_os_errors(self.location):
             self.array[selection] = data
+
+    def delete(self, begin: Sequence[int], shape: Sequence[int]) -> None:
+        """Delete the files that lie wholly in a region; there the volume is 0 then. It must lie in a folder.
+
+        Args:
+            begin: First voxel, z y x.
+            shape: Extent in voxels, z y x.
+        """
+        assert isinstance(self.array, zarr.Array)
+        cut = self.array.shards or self.array.chunks
+        ranges = [range(-(-size // c)) for size, c in zip(self.array.shape[:-3], cut[:-3], strict=True)]
+        for first, extent, size, c in zip(begin, shape, self.shape, cut[-3:], strict=True):
+            end = first + extent
+            ranges.append(range(-(-first // c), -(-size // c) if end >= size else end // c))
+        folder = Path(str(self.array.store_path.store.root)) / self.array.path
+        for place in itertools.product(*ranges):
+            (folder / self.array.metadata.encode_chunk_key(place)).unlink(missing_ok=True)
 
 
 def same_voxel_size(a: Sequence[float], b: Sequence[float]) -> bool:

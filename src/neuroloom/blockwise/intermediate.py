@@ -1,0 +1,115 @@
+"""Results of a stage that nobody is to read any more: deleted on request, and made again if they are wanted after all.
+
+    deleted.npz of the stage's folder    `blocks`: (z, y, x) bool, one for each block    `block_shape`: in voxels
+
+A block is marked there before its files go, so that nobody takes what is left for a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from funlib.geometry import Roi
+
+from neuroloom.blockwise.dependencies import Flags, still_read
+from neuroloom.blockwise.failures import finished_blocks
+from neuroloom.blockwise.stage import Source, Stage
+from neuroloom.blockwise.tracking import take_back
+from neuroloom.errors import UserError
+from neuroloom.files import write_atomic
+
+FILE = "deleted.npz"
+
+
+def any_deleted(folder: Path) -> bool:
+    """Whether any block is deleted of the stage whose folder this is."""
+    if not (folder / FILE).exists():
+        return False
+    with np.load(folder / FILE, allow_pickle=False) as content:
+        return bool(content["blocks"].any())
+
+
+def deleted_blocks(stage: Stage) -> Flags:
+    """Which blocks of a stage are deleted, `(z, y, x)` of its grid."""
+    file = stage.folder / FILE
+    if not file.exists():
+        return np.zeros(stage.grid, dtype=bool)
+    with np.load(file, allow_pickle=False) as content:
+        return np.asarray(content["blocks"])
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A stage whose results may go, and all that read them.
+
+    Attributes:
+        stage: Whose results.
+        readers: The stages that read them.
+    """
+
+    stage: Stage
+    readers: tuple[Stage, ...]
+
+    def delete(self) -> int:
+        """Delete blocks that nobody is to read any more; how many."""
+        finished, deleted = finished_blocks(self.stage), deleted_blocks(self.stage)
+        going = finished & ~deleted & ~still_read(self.stage, self._readers(self.readers))
+        if going.any():
+            _write(self.stage, deleted | going)
+            for place in np.argwhere(going).tolist():
+                self.stage.delete(self.stage.block_at(tuple(place)))
+        return int(np.count_nonzero(going))
+
+    def wanted_again(self) -> Flags:
+        """Which deleted blocks somebody is to read after all."""
+        deleted = deleted_blocks(self.stage)
+        if not deleted.any():
+            return deleted
+        return deleted & still_read(self.stage, self._readers([r for r in self.readers if not r.is_done()]))
+
+    def make_again(self) -> None:
+        """Have such blocks count as not done; the stage's next run makes them."""
+        blocks = self.wanted_again()
+        if blocks.any():
+            self.stage.done_marker.unlink(missing_ok=True)
+            take_back(self.stage.folder / "blocks", [(z, y, x) for z, y, x in np.argwhere(blocks).tolist()])
+            _write(self.stage, deleted_blocks(self.stage) & ~blocks)
+
+    @staticmethod
+    def _readers(readers: Iterable[Stage]) -> list[tuple[Stage, Flags]]:
+        return [(reader, finished_blocks(reader)) for reader in readers]
+
+
+def check_there(source: Source, roi: Roi) -> None:
+    """Refuse what was read of a source if some of it is deleted; called after reading.
+
+    A worker that wakes up after another has done its block may read what is no longer there.
+
+    Args:
+        source: What was read.
+        roi: Where, in voxels.
+
+    Raises:
+        UserError: Some of it is deleted.
+    """
+    file = Path(source.path).parent / FILE
+    if not file.exists():
+        return
+    with np.load(file, allow_pickle=False) as content:
+        blocks, shape = content["blocks"], content["block_shape"]
+    first = np.maximum(np.array(roi.begin), 0) // shape
+    end = -(-np.array(roi.end) // shape)
+    if blocks[tuple(slice(int(f), int(e)) for f, e in zip(first, end, strict=True))].any():
+        raise UserError(
+            f"{source.path} is deleted where it should be read. Run `neuroloom run` again: it makes what is needed."
+        )
+
+
+def _write(stage: Stage, blocks: Flags) -> None:
+    def save(file: object) -> None:
+        np.savez_compressed(file, blocks=blocks, block_shape=np.array(stage.block_shape))  # type: ignore[arg-type]
+
+    write_atomic(stage.folder / FILE, save)
