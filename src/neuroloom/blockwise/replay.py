@@ -320,7 +320,7 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
     elif job is not None and what == "measured":
         job.measured.append({key: event[key] for key in event.keys() - {"time", "run", "event", "job"}})
     elif job is not None and what in _ENDS:
-        job.node, job.done = event["node"] or job.node, event["done"]
+        job.node, job.done = event["node"] or job.node, event.get("done", job.done)
         cancelled = what == "evicted" and job.unwanted
         job.evictions += what == "evicted" and not cancelled
         job.stop("sent away" if cancelled else what, at)

@@ -172,7 +172,7 @@ def standing(folder: Path) -> Standing:
             done = _blocks_done(folder, given_up)
         except (OSError, ValueError):  # its master was killed while it wrote: the next one mends it
             done = int(found.told.sum())
-    failed = tuple(failure["block"] for failure in failures)
+    failed = tuple(failure["block"] for failure in failures if not failure["no_input"])
     return Standing(found.total, done, failed, run, account(found, done))
 
 
