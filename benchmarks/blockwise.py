@@ -48,8 +48,8 @@ def run(options: Options) -> list[Result]:
         looked = time.perf_counter()
         found = standing(stage.folder)
         looked = time.perf_counter() - looked
-        if (found.done, found.blocks) != (side**3, side**3):
-            raise Disagreement(f"{found.done} of {found.blocks} blocks count as done, of {side**3}")
+        if (found.done, found.total) != (side**3, side**3):
+            raise Disagreement(f"{found.done} of {found.total} blocks count as done, of {side**3}")
         log = (stage.folder / "events.jsonl").read_text().splitlines()
         print(f"events: {len(log)} lines, the last: {json.loads(log[-1])['event']}", flush=True)
         stage.done_marker.unlink()  # as if the master had been killed after the last block

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from tests.system.accounts import AccountedSlurm, require_accounts
+from tests.system.master import start_master
 from tests.system.slurm import Slurm, running_slurm
-from tests.system.test_slurm import start_master
 from tests.system.troubled_stage import Troubled, supply
 
 from neuroloom.blockwise import run_stage
@@ -31,15 +31,15 @@ def slurm() -> Iterator[Slurm]:
 
 
 def test_figures_of_each_time_a_job_ran_are_kept(slurm: Slurm, tmp_path: Path) -> None:
-    stage = Troubled(folder=tmp_path / "stage", shape=(8, 4, 4), block_shape=(2, 2, 2), seconds=1.5)
-    master = start_master(stage, "cpu")
+    stage = Troubled(folder=tmp_path / "stage", shape=(8, 6, 4), block_shape=(2, 2, 2), seconds=2.0)
+    master = start_master(stage, partition="cpu")
     try:
         slurm.wait_for(lambda: len(stage.outputs()) > 2, 60)
         now = standing(stage.folder)
         assert now.run is not None
         assert now.run.alive
         assert {worker.node for worker in now.run.workers} <= {"cpu1", "cpu2"}
-        assert 0 < now.done < 16
+        assert 0 < now.done < 24
         taken = now.run.workers[0].name
         slurm.call("scontrol", "requeue", taken)
         output, _ = master.communicate(timeout=120)
@@ -47,10 +47,11 @@ def test_figures_of_each_time_a_job_ran_are_kept(slurm: Slurm, tmp_path: Path) -
         master.kill()
     assert master.returncode == 0, output
     found = replay(stage.folder)
-    assert found.costs.blocks == 16  # whatever was done twice
+    assert found.costs.blocks == 24  # whatever was done twice
     assert found.evictions == 1
     first, last = found.jobs[taken].measured
-    assert (first["state"], last["state"]) == ("REQUEUED", "COMPLETED")
+    assert first["state"] == "REQUEUED"
+    assert last["state"] in ("COMPLETED", "CANCELLED")  # at the end of the stage
     measured = [entry for job in found.jobs.values() for entry in job.measured]
     assert any(entry["memory"] > 20e6 for entry in measured)
     assert all(entry["cpus"] == 1 and entry["gpus"] == 0 for entry in measured)

@@ -29,6 +29,9 @@ from neuroloom.files import read_json
 PIECE = 4 * 2**20
 """Bytes that are read at once."""
 
+_ROWS = 2**16
+"""Of blocks that are added up at once."""
+
 _NUMBERS = {
     **dict.fromkeys(("began", "seconds", "cpu_seconds", "gpu_busy_seconds"), "f8"),
     **dict.fromkeys(("memory", "read", "written", "gpu_memory"), "i8"),
@@ -212,7 +215,9 @@ class Replay:
     def costs(self) -> Costs:
         """What the blocks cost that are done, each counted once."""
         costs = Costs()
-        costs.add(self.blocks[self.told])
+        for begin in range(0, self.total, _ROWS):
+            rows = self.blocks[begin : begin + _ROWS]
+            costs.add(rows[rows["began"] > 0])
         return costs
 
     @property
@@ -225,7 +230,7 @@ class Replay:
         """The block that took longest, and its seconds; None where none is done."""
         if not self.told.any():
             return None
-        block = int(np.argmax(np.where(self.told, self.blocks["seconds"], -1.0)))
+        block = int(np.argmax(self.blocks["seconds"]))
         return block, float(self.blocks["seconds"][block])
 
     @property
@@ -320,7 +325,7 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
     elif job is not None and what == "measured":
         job.measured.append({key: event[key] for key in event.keys() - {"time", "run", "event", "job"}})
     elif job is not None and what in _ENDS:
-        job.node, job.done = event["node"] or job.node, event["done"]
+        job.node, job.done = event["node"] or job.node, event.get("done", job.done)
         cancelled = what == "evicted" and job.unwanted
         job.evictions += what == "evicted" and not cancelled
         job.stop("sent away" if cancelled else what, at)

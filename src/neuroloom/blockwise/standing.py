@@ -17,7 +17,7 @@ import numpy as np
 from neuroloom.blockwise.failures import failures_in
 from neuroloom.blockwise.replay import Job, Replay, replay
 from neuroloom.blockwise.tracking import done_blocks
-from neuroloom.files import read_owner, seems_alive, write_json
+from neuroloom.files import read_json, read_owner, seems_alive, write_json
 
 ACCOUNT = "account.json"
 """In a done stage's folder."""
@@ -126,14 +126,14 @@ class Standing:
     """How far a stage is.
 
     Attributes:
-        blocks: In all.
+        total: Blocks in all.
         done: Of them.
         failed: Numbers of those that failed in this run, or the last.
         run: That is at it; None where none is.
         account: What it has cost.
     """
 
-    blocks: int
+    total: int
     done: int
     failed: tuple[int, ...]
     run: RunNow | None
@@ -156,8 +156,8 @@ def standing(folder: Path) -> Standing:
     if (folder / "done.json").exists():
         kept = _kept_account(folder)
         if kept is not None:
-            blocks = json.loads((folder / "done.json").read_text())["blocks"]
-            return Standing(blocks, blocks, (), None, kept)
+            total = int(read_json(folder / "done.json")["blocks"])
+            return Standing(total, total, (), None, kept)
     found = replay(folder)
     run = _run_now(folder, found)
     if run is None or not run.alive:
@@ -172,7 +172,7 @@ def standing(folder: Path) -> Standing:
             done = _blocks_done(folder, given_up)
         except (OSError, ValueError):  # its master was killed while it wrote: the next one mends it
             done = int(found.told.sum())
-    failed = tuple(failure["block"] for failure in failures)
+    failed = tuple(failure["block"] for failure in failures if not failure["no_input"])
     return Standing(found.total, done, failed, run, account(found, done))
 
 

@@ -174,6 +174,8 @@ def _evaluation_step(chain: Chain, volume: LabelledVolume) -> Step:
     evaluation = chain.evaluation(volume)
     file = chain.evaluation_file(volume)
     why = f"VOI sum {evaluation.used.plain.voi_sum:.3f}" if evaluation else "not scored"
+    if evaluation is None and file is not None and any(file.parent.glob(f"{volume.name}-{12 * '[0-9a-f]'}.json")):
+        why += " with these settings, this truth and this agglomeration"
     size = chain.raw(volume).open().shape
     return Step(
         f"evaluate {volume.name}",

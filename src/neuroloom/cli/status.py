@@ -10,6 +10,9 @@ from neuroloom.chain import Chain, Step, all_steps, open_project
 from neuroloom.cli.progress import duration
 from neuroloom.cli.run import JsonOption, ProjectOption, print_plan, print_results, step_json
 
+WIDTH = 120
+"""Characters of a line about costs."""
+
 
 def status_command(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     """Say what is done and what is not, what blocks have cost, who works on them, and why something will be done again.
@@ -40,13 +43,12 @@ def _has_blocks(step: Step) -> bool:
 
 def lines(stage: Standing) -> list[str]:
     """What is to be said of a stage: how far it is and who works on it, then what it has cost."""
-    told = [] if stage.done == stage.blocks and stage.run is None else [_progress(stage)]
-    costs = _costs(stage.account)
-    return [*told, costs] if costs else told
+    told = [] if stage.done == stage.total and stage.run is None else [_progress(stage)]
+    return [*told, *_costs(stage.account)]
 
 
 def _progress(stage: Standing) -> str:
-    words = f"{stage.done} of {stage.blocks} blocks are done"
+    words = f"{stage.done} of {stage.total} blocks are done"
     if stage.failed:
         more = ", ..." if len(stage.failed) > 5 else ""
         words += f", {len(stage.failed)} failed ({', '.join(map(str, stage.failed[:5]))}{more})"
@@ -62,9 +64,10 @@ def _run(run: RunNow) -> str:
     return f"{words}, run on {run.host} since {run.since}"
 
 
-def _costs(account: Account) -> str:
+def _costs(account: Account) -> list[str]:
+    """One line, or two where one would be long."""
     if account.block_seconds is None:
-        return ""
+        return []
     words = [_hours(account.core_hours, "core")]
     if account.gpu_hours:
         told = account.gpu_busy_hours
@@ -74,6 +77,8 @@ def _costs(account: Account) -> str:
         f"{size(account.bytes_read)} read",
         f"{size(account.bytes_written)} written",
         f"{size(max(account.block_memory, account.block_gpu_memory))} of memory at most",
+    ]
+    of_blocks = [
         f"{_time(account.block_seconds)} a block (slowest {account.slowest_block}: {_time(account.slowest_seconds)})",
     ]
     for count, what in (
@@ -82,8 +87,9 @@ def _costs(account: Account) -> str:
         (account.failed_attempts, "attempt{} failed"),
     ):
         if count:
-            words.append(f"{count} {what.format('s' * (count != 1))}")
-    return ", ".join(words)
+            of_blocks.append(f"{count} {what.format('s' * (count != 1))}")
+    line = ", ".join([*words, *of_blocks])
+    return [line] if len(line) <= WIDTH else [", ".join(words), ", ".join(of_blocks)]
 
 
 def _hours(hours: float, of: str) -> str:
