@@ -54,6 +54,7 @@ class Worker:
         node: The machine it runs on.
         name: Of its files: the job that runs it, or machine and process.
         memory_gb: What it may take, if that is limited.
+        too_small: Whether it has met a block that needs more.
     """
 
     def __init__(self, stage: Stage, run: str) -> None:
@@ -64,7 +65,7 @@ class Worker:
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.memory_gb = float(os.environ.get("NEUROLOOM_MEMORY_GB", "inf"))
         self.accounts = Accounts(stage.folder, run, self.node, self.name, self.restart)
-        self.done = 0
+        self.done, self.too_small = 0, False
 
     def work(self) -> None:
         """Do blocks until there are none."""
@@ -97,6 +98,9 @@ class Worker:
             finally:
                 # an error says that the block is not done: of its bookkeeping, too
                 acquired.__exit__(*sys.exc_info())
+            if self.too_small:
+                print(f"What is left needs more memory than the {self.memory_gb:g} GB here.", flush=True)
+                return
 
     def _process(self, block: Block) -> bool:
         """Do a block; whether daisy shall count it as done."""
@@ -106,6 +110,9 @@ class Worker:
         if lost := overlap_of(self.stage).lost_input(block):
             record_no_input(self.stage, block, lost)
             return True
+        if failure.get("needs_memory_gb", 0) > self.memory_gb:
+            self.too_small = True  # it would take the block again and again, and others would find none
+            return False
         if failure and self._leave_to_others(failure):
             time.sleep(1.0)
             return False
@@ -128,9 +135,7 @@ class Worker:
         return True
 
     def _leave_to_others(self, failure: dict[str, Any]) -> bool:
-        """Whether a block that has failed is better tried elsewhere: with more memory, or on another machine."""
-        if failure.get("needs_memory_gb", 0) > self.memory_gb:
-            return True
+        """Whether a block that has failed is better tried on another machine."""
         tried = {attempt["node"] for attempt in failure["attempts"]}
         return self.node in tried and bool(set(self._active_nodes()) - tried)
 
