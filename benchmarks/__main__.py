@@ -11,7 +11,18 @@ from pathlib import Path
 from benchmarks.results import Disagreement, as_json, as_table
 from benchmarks.volumes import Options
 
-NAMES = ("lsd", "training", "prediction", "fragments", "agglomeration", "forest", "relabel", "graph", "blocks")
+NAMES = (
+    "lsd",
+    "training",
+    "prediction",
+    "fragments",
+    "agglomeration",
+    "forest",
+    "relabel",
+    "graph",
+    "blocks",
+    "blockwise",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

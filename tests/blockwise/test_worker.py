@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from neuroloom.blockwise import Block, run_stage
-from neuroloom.blockwise.run import Supply
 from neuroloom.blockwise.stage import Stage, load_stage
+from neuroloom.blockwise.work import Supply
 from neuroloom.errors import BlocksFailed, UserError
 from neuroloom.files import explain_os_errors
 from neuroloom.volume import open_volume

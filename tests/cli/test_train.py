@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,16 @@ def test_plan_in_words(project: Path) -> None:
     assert "frozen" not in result.stdout
     assert "scores" not in result.stdout
     assert result.stdout.rstrip().endswith("To begin: neuroloom train lsd")
+
+
+@pytest.mark.parametrize("option", [("--plan",), ("--minutes", "5")])
+def test_what_times_steps_here_is_refused_with_a_cluster(
+    call: Callable[..., tuple[int, str, str]], option: tuple[str, ...]
+) -> None:
+    code, _, said = call("train", "lsd", "--on", "lab", *option)
+    assert (code, said.strip()) == (
+        2, "--plan and --minutes time steps on this machine; give them without --on."
+    )  # fmt: skip
 
 
 def test_json_without_plan_is_refused(project: Path) -> None:

@@ -25,7 +25,7 @@ from neuroloom.cluster.doctor import places_of
 from neuroloom.cluster.outcome import Check, Here, Outcome, Place
 from neuroloom.cluster.slurm import JobState
 from neuroloom.cluster.trial import PYTHON_FAILED, SETUP_ENDED, Trial, setup_line, trial_script, trials_of
-from neuroloom.project import Job, Profile, load_project
+from neuroloom.project import Job, Profile, TrainJob, load_project
 from small_project import make_project
 
 HERE = Here(
@@ -218,10 +218,13 @@ def test_each_partition_is_tried_once_by_the_largest_worker() -> None:
         }
     )
     tried = {one.title: one.job for one in trials_of(profile, "cpu")}
-    assert list(tried) == ["gpu (predict)", "cpu (fragments, agglomerate, segment)", "spot (agglomerate)"]
-    cpu = tried["cpu (fragments, agglomerate, segment)"]
+    assert list(tried) == ["gpu (predict)", "cpu (fragments, agglomerate, segment, train)", "spot (agglomerate)"]
+    cpu = tried["cpu (fragments, agglomerate, segment, train)"]
     assert (cpu.memory_gb, cpu.cpus, cpu.gpus, cpu.minutes) == (16, 8, 0, 5)
     assert (tried["gpu (predict)"].gpus, tried["gpu (predict)"].minutes) == (1, 10)
+    profile = profile.model_copy(update={"train": TrainJob(partition="gpu", gpus=4, nodes=2)})
+    trained = {one.title: one.job for one in trials_of(profile, "cpu")}["gpu (predict, train)"]
+    assert (trained.gpus, trained.model_dump().get("nodes", 1)) == (4, 1)
     other = profile.model_copy(update={"segment": Job.model_validate({"partition": "cpu", "setup": ["module load x"]})})
     assert [one.title for one in trials_of(other, "cpu")][-1] == "cpu (segment)"
 

@@ -100,14 +100,14 @@ exit 0
 def require_slurm() -> None:
     """SLURM's programs, installed first where root may; without them tests are skipped, and fail in CI."""
     if os.geteuid() != 0:
-        _do_without("a SLURM of one's own needs root")
+        do_without("a SLURM of one's own needs root")
     if _missing() and shutil.which("apt-get"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurm-wlm", "munge"]
         for command in (["apt-get", "update", "-qq"], install):
             subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=500)
     if _missing():
-        _do_without(f"no {', '.join(_missing())} (install the packages `slurm-wlm` and `munge`)")
+        do_without(f"no {', '.join(_missing())} (install the packages `slurm-wlm` and `munge`)")
 
 
 def _missing() -> list[str]:
@@ -115,7 +115,7 @@ def _missing() -> list[str]:
     return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
 
 
-def _do_without(reason: str) -> None:
+def do_without(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -144,7 +144,7 @@ class Slurm:
         key = self.folder / "munge" / "key"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
-        ports = _free_ports(1 + len(STATIC + CLOUD))
+        ports = free_ports(1 + len(STATIC + CLOUD))
         host = socket.gethostname().partition(".")[0]
         text = _CONFIGURATION.format(folder=self.folder, host=host, port=ports[0], static=",".join(STATIC))
         for node, port in zip(STATIC + CLOUD, ports[1:], strict=True):
@@ -176,10 +176,14 @@ class Slurm:
             f"--log-file={munge / 'log'}",
             f"--seed-file={munge / 'seed'}",
         )
+        self.before_controller()
         self.call("slurmctld")
         for node in STATIC:
             self.call("slurmd", "-N", node)
         self.wait_for(lambda: set(self.call("sinfo", "-hNp", "cpu,gpu", "-o", "%T").split()) == {"idle"}, 30)
+
+    def before_controller(self) -> None:
+        """Start what the controller needs; nothing but for a SLURM that keeps accounts."""
 
     def call(self, *command: str) -> str:
         """What one of SLURM's commands prints."""
@@ -222,8 +226,10 @@ class Slurm:
         """
         pid_file = self.folder / f"slurmd-{node}.pid"
         there = pid_file.exists()
+        # another SLURM of tests may have a node of that name
+        its = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.folder / 'slurm.conf'}"}
         for process, environment in _processes():
-            if f"SLURMD_NODENAME={node}" in environment and not jobs_live:
+            if its <= set(environment) and not jobs_live:
                 _kill(process, signal.SIGKILL)
         if there:
             _kill(int(pid_file.read_text()), signal.SIGKILL)
@@ -272,12 +278,12 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def running_slurm() -> Iterator[Slurm]:
+def running_slurm(kind: type[Slurm] = Slurm) -> Iterator[Slurm]:
     """A SLURM as long as it is needed."""
     require_slurm()
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # munge asks for that
-        slurm = Slurm(Path(folder))
+        slurm = kind(Path(folder))
         try:
             slurm.start()
             yield slurm
@@ -297,7 +303,7 @@ def _kill(process: int, sent: signal.Signals) -> None:
         os.kill(process, sent)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for opened in sockets:

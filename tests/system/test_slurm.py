@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,20 @@ def test_a_master_that_ends_takes_its_workers_with_it(slurm: Slurm, stage: Troub
 def test_what_the_cluster_does_not_have_is_told_first(slurm: Slurm, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"Profile 'lab', predict: {message}"):
         check_profile("lab", Profile.model_validate({"kind": "slurm", **keys}), ["predict"])
+
+
+def test_a_master_may_be_a_job_that_goes_back_to_the_queue(slurm: Slurm, stage: Troubled, tmp_path: Path) -> None:
+    slow = stage.model_copy(update={"seconds": 1.5})
+    slow.folder.mkdir()
+    slow.describe()
+    command = [sys.executable, "-m", "tests.system.master", str(slow.description), '{"partition": "cpu"}']
+    options = ["--requeue", "--open-mode=append", f"--output={tmp_path / 'master.log'}", "--mem=900M"]
+    slurm.call("sbatch", "--partition=spot", *options, f"--wrap=exec {shlex.join(command)}")
+    slurm.wait_for(lambda: len(stage.outputs()) > 2, 120)
+    (node,) = slurm.call("squeue", "-ho", "%N", "-p", "spot", "-t", "running").split()
+    assert slurm.evict(node)
+    slurm.wait_for(lambda: stage.is_done() and not slurm.jobs(), 150)
+    assert stage.outputs() == whole(stage)
+    began = [event for event in events(stage) if event["event"] == "blocks began"]
+    assert len(began) == 2, (tmp_path / "master.log").read_text()
+    assert began[1]["done"] > 0

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from neuroloom.blockwise import Block, Stage
-from neuroloom.blockwise.run import Supply
+from neuroloom.blockwise.work import Supply
 from neuroloom.cluster import slurm_supply
 from neuroloom.files import write_text
 from neuroloom.project import Job

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
@@ -155,6 +155,22 @@ def test_blosc_volumes_can_be_written(tmp_path: Path) -> None:
     volume = open_volume(write_zarr(tmp_path / "a.zarr", "blosc", 2), "volumes/raw")
     volume.write((3, 3, 3), np.full((9, 5, 5), 7, np.uint8))
     assert (open_volume(tmp_path / "a.zarr", "volumes/raw").read((3, 3, 3), (9, 5, 5)) == 7).all()
+
+
+@pytest.mark.parametrize(("form", "shards"), [(3, (8, 8, 8)), (3, None), (2, None)])
+def test_files_in_a_region_are_deleted(
+    tmp_path: Path, form: Literal[2, 3], shards: tuple[int, int, int] | None
+) -> None:
+    cut = {"chunks": (4, 4, 4), "shards": shards, "zarr_format": form}
+    create_volume(tmp_path / "a.zarr", "a/b", (3, 20, 20, 20), np.uint8, (8, 8, 8), **cut)
+    volume = open_volume(tmp_path / "a.zarr", "a/b")
+    volume.write((0, 0, 0), np.ones((3, 20, 20, 20), np.uint8))
+    volume.delete((0, 0, 8), (8, 8, 12))
+    volume.delete((1, 1, 1), (6, 6, 6))  # holds no whole file
+    expected = np.ones((3, 20, 20, 20), np.uint8)
+    expected[:, :8, :8, 8:] = 0
+    np.testing.assert_array_equal(volume.read(), expected)
+    volume.delete((0, 0, 8), (8, 8, 12))  # harmless when repeated
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from neuroloom.blockwise.run import Supply
+from neuroloom.blockwise.work import Supply
 from neuroloom.cluster import WORKERS, check_profile, slurm_supply
 from neuroloom.project import Job, Profile, Project, StageName, TrainJob, find_profile
 

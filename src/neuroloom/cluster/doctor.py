@@ -32,7 +32,7 @@ from neuroloom.cluster.check import check_profile
 from neuroloom.cluster.diagnosis import diagnose
 from neuroloom.cluster.findings import disk_checks
 from neuroloom.cluster.outcome import Check, Here, Place
-from neuroloom.cluster.trial import title_of, trials_of
+from neuroloom.cluster.trial import STEPS, title_of, trials_of
 from neuroloom.cluster.visit import Tell, Visit, wait
 from neuroloom.errors import Interrupted
 from neuroloom.files import explain_os_errors
@@ -59,7 +59,7 @@ class Examined:
     """
 
     partition: str
-    stages: tuple[StageName, ...]
+    stages: tuple[str, ...]
     checks: tuple[Check, ...]
     log: str = ""
     measured: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def examine(project: Project, name: str, profile: Profile, minutes: float, tell:
         UserError: The cluster cannot do what the profile asks for, or the project's folder cannot be written.
         Interrupted: Ctrl-C or SIGTERM; all jobs are cancelled.
     """
-    check_profile(name, profile, get_args(StageName))
+    check_profile(name, profile, (*get_args(StageName), "train"))
     default = next((offer.name for offer in slurm.partitions().values() if offer.default), "")
     _remove_logs(project.folder / LOGS)
     places = places_of(project)
@@ -126,7 +126,7 @@ def examine_here(project: Project) -> Examined:
     home = _home(project)
     with _tokens((str(home),), mark), explain_os_errors(home):
         checks = disk_checks(probe.write_speed(str(home / mark)))
-    return Examined("this machine", get_args(StageName), tuple(checks))
+    return Examined("this machine", STEPS, tuple(checks))
 
 
 def _remove_logs(folder: Path) -> None:

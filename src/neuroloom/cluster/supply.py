@@ -32,8 +32,8 @@ import numpy as np
 from neuroloom.blockwise.events import log_event
 from neuroloom.blockwise.failures import all_failures, read_failure, record_failure
 from neuroloom.blockwise.overlap import WANTED, overlap_of
-from neuroloom.blockwise.run import STOPPED, Supply
 from neuroloom.blockwise.stage import Stage, load_stage
+from neuroloom.blockwise.work import STOPPED, Supply
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
 from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuroloom.blockwise.run import interruptible
+from neuroloom.blockwise.interrupting import interruptible
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_training_ended
 from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script

@@ -17,7 +17,10 @@ from typing import Any, get_args
 
 from neuroloom.cluster import probe
 from neuroloom.cluster.job import worker_command, worker_exports
-from neuroloom.project import Job, Profile, StageName
+from neuroloom.project import AnyJob, Profile, StageName, TrainJob
+
+STEPS = (*get_args(StageName), "train")
+"""All that a profile has jobs for."""
 
 MINUTES = 10.0
 """Time limit of a job."""
@@ -79,12 +82,14 @@ class Trial:
         stages: Whose workers are started as it is.
         partition: Where it goes.
         job: The largest of these workers.
+        host: Address of the master, if the profile names one.
     """
 
     name: str
-    stages: tuple[StageName, ...]
+    stages: tuple[str, ...]
     partition: str
-    job: Job
+    job: AnyJob
+    host: str | None = None
 
     @property
     def title(self) -> str:
@@ -92,9 +97,9 @@ class Trial:
         return title_of(self.partition, self.stages)
 
 
-def title_of(partition: str, stages: tuple[StageName, ...]) -> str:
-    """A partition with the stages that use it; none are named where all do."""
-    return partition if stages == get_args(StageName) else f"{partition} ({', '.join(stages)})"
+def title_of(partition: str, stages: tuple[str, ...]) -> str:
+    """A partition with the steps that use it; none are named where all do."""
+    return partition if stages == STEPS else f"{partition} ({', '.join(stages)})"
 
 
 def trials_of(profile: Profile, default_partition: str) -> list[Trial]:
@@ -104,24 +109,30 @@ def trials_of(profile: Profile, default_partition: str) -> list[Trial]:
         profile: One of SLURM.
         default_partition: Where jobs go that name none.
     """
-    groups: dict[tuple[str, str], list[StageName]] = {}
-    for stage in get_args(StageName):
-        job = profile.job(stage)
-        start = job.model_dump_json(include=set(_START))
-        for partition in dict.fromkeys(filter(None, (job.partition or default_partition, job.spot_partition))):
-            groups.setdefault((partition, start), []).append(stage)
+    jobs: dict[str, AnyJob] = {stage: profile.job(stage) for stage in get_args(StageName)}
+    jobs["train"] = profile.train_job
+    groups: dict[tuple[str, str], list[str]] = {}
+    for step, job in jobs.items():
+        # a training has no master to reach
+        start = json.dumps({key: getattr(job, key, getattr(profile, key)) for key in _START})
+        partitions = job.partition or default_partition, getattr(job, "spot_partition", None)
+        for partition in dict.fromkeys(filter(None, partitions)):
+            groups.setdefault((partition, start), []).append(step)
     return [
-        Trial(f"job{number}", tuple(stages), partition, _largest([profile.job(stage) for stage in stages]))
-        for number, ((partition, _), stages) in enumerate(groups.items())
+        Trial(
+            f"job{number}", tuple(steps), partition, _largest([jobs[step] for step in steps]), json.loads(start)["host"]
+        )
+        for number, ((partition, start), steps) in enumerate(groups.items())
     ]
 
 
-def _largest(jobs: list[Job]) -> Job:
+def _largest(jobs: list[AnyJob]) -> AnyJob:
     """A worker as large as the largest in every respect, for a short time."""
     most = {name: max(getattr(job, name) for job in jobs) for name in _SIZES}
     like = max(jobs, key=lambda job: job.gpus)
     minutes = min([MINUTES, *(job.minutes for job in jobs if job.minutes is not None)])
-    return like.model_copy(update={**most, "minutes": minutes, "memory_max_gb": None})
+    nodes = {"nodes": 1} if isinstance(like, TrainJob) else {}
+    return like.model_copy(update={**most, **nodes, "minutes": minutes, "memory_max_gb": None})
 
 
 def trial_script(

@@ -34,7 +34,7 @@ class Visit:
 
     def __init__(self, trial: Trial, answers: Answers, folder: Path, places: tuple[str, ...], mark: str) -> None:
         self.trial, self.answers, self.folder = trial, answers, folder
-        self.host = trial.job.host or answers.address
+        self.host = trial.host or answers.address
         self.places, self.mark = places, mark
         self.submitted = time.monotonic()
         self.refused, self.array, self.reason = "", "", ""

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuroloom.blockwise.allocation import keep_freed_memory
-from neuroloom.blockwise.run import interruptible
+from neuroloom.blockwise.interrupting import interruptible
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import hash_file, holds, lock, make_folder, write_json, write_text
 from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
