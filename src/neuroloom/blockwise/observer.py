@@ -16,11 +16,14 @@ from typing import Any, Self
 import numpy as np
 
 from neuroloom.blockwise.intermediate import Unread
-from neuroloom.blockwise.overlap import WANTED
+from neuroloom.blockwise.overlap import STARVING, WANTED
 from neuroloom.blockwise.stage import TELL_EVERY
 from neuroloom.blockwise.tracking import reserve
 from neuroloom.blockwise.work import STOPPED, Work
 from neuroloom.errors import UserError
+
+STARVING_SECONDS = 2.0
+"""Without a block that daisy could hand out, after which a stage starves."""
 
 DELETE_EVERY = 5.0
 """Seconds between two looks for results that nobody is to read any more."""
@@ -41,6 +44,7 @@ class Observer:
         self.wanted = {name: int(np.count_nonzero(work.wanted)) for name, work in self.works.items()}
         self.done = dict.fromkeys(self.works, 0)
         self.told = dict.fromkeys(self.works, 0.0)
+        self.fed = dict.fromkeys(self.works, time.monotonic())
         self.ended: dict[Path, float] = {}
         self.hopeless, self.abandoned = False, ""
         self.over = threading.Event()
@@ -56,6 +60,7 @@ class Observer:
         self.thread.join()
         for work in self.works.values():
             shutil.rmtree(work.stage.underway, ignore_errors=True)
+            (work.stage.folder / STARVING).unlink(missing_ok=True)
 
     def _watch(self) -> None:
         deleted = time.monotonic()
@@ -93,12 +98,22 @@ class Observer:
         for name, state in states.items():
             work = self.works[name]
             self.done[name] = int(state.completed_count) - (work.stage.block_count - self.wanted[name])
+            self._tell_starving(name, int(state.ready_count + state.processing_count))
             if state.abandoned and not self.abandoned:
                 self.abandoned = str(state.abandon_reason or "workers kept ending")
             if self.done[name] == self.wanted[name]:
                 self.ended.setdefault(work.stage.folder, time.monotonic())
                 (work.stage.folder / WANTED).unlink(missing_ok=True)
             self._tell(name)
+
+    def _tell_starving(self, name: str, blocks: int) -> None:
+        flag, now = self.works[name].stage.folder / STARVING, time.monotonic()
+        if blocks:
+            self.fed[name] = now
+            flag.unlink(missing_ok=True)
+        elif now - self.fed[name] > STARVING_SECONDS:
+            with contextlib.suppress(OSError):
+                flag.touch()
 
     def on_finish(self, states: Any) -> None:
         # daisy waits for the supply of workers even where it was interrupted

@@ -27,6 +27,10 @@ WANTED = "wanted.json"
 """In the stage's folder as long as its blocks are handed out: numbers of those that are, or null for all. A supply of
 workers ends when it goes."""
 
+STARVING = "starving"
+"""In the stage's folder as long as daisy has no block for it, though some may be ready: of blocks that an earlier run
+has done, daisy hears only when workers of their own stage ask for more. So nobody waits for a stage that starves."""
+
 FILE = "overlap.json"
 
 
@@ -54,6 +58,8 @@ class Overlap:
     def is_ahead(self) -> bool:
         """Whether this stage should pause, since one that reads it has enough to do."""
         for reader in self.readers:
+            if (reader.folder / STARVING).exists():
+                continue
             beside = overlap_of(reader)
             if np.count_nonzero(beside.ready()) - len(all_failures(reader)) >= beside.lead:
                 return True
