@@ -13,6 +13,7 @@ import pytest
 from neuroloom.blockwise import Block, Source, Stage, Unread, Work, run_stages
 from neuroloom.blockwise.intermediate import any_deleted, check_there, deleted_blocks
 from neuroloom.blockwise.overlap import Overlap, overlap_of, wanted_blocks, write_overlaps
+from neuroloom.blockwise.tracking import take_back
 from neuroloom.blockwise.work import Supply
 from neuroloom.errors import BlocksFailed, UserError
 from neuroloom.files import write_json, write_text
@@ -146,6 +147,16 @@ def test_a_run_that_goes_on_does_not_wait_for_what_was_done_before(chain: tuple[
     changed = second.model_copy(update={"folder": second.folder / "changed", "context": (0, 0, 0)})
     run_stages(works([first, changed], 1, supply()))
     assert sorted(changed.order()) == list(range(24))
+
+
+def test_a_stage_that_is_ahead_from_an_earlier_run_goes_on(chain: tuple[Makes, Reads, ReadsBoth]) -> None:
+    first, second, _ = chain
+    run_stages(works([first]))
+    first.done_marker.unlink()
+    take_back(first.folder / "blocks", [(0, 0, 0)])  # daisy hears of the others only when it has given out this one
+    run_stages(works([first, second], lead=3))
+    assert first.is_done()
+    assert second.is_done()
 
 
 def test_what_runs_beside_a_stage_is_told_to_workers(chain: tuple[Makes, Reads, ReadsBoth]) -> None:

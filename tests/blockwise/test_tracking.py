@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from neuroloom.blockwise import run_stage
-from neuroloom.blockwise.tracking import take_back
+from neuroloom.blockwise.tracking import reserve, take_back
 
 from .test_run import Double, stage  # noqa: F401
 
@@ -47,3 +47,15 @@ def test_blocks_that_are_taken_back_are_done_again(tmp_path: Path) -> None:
     done[:] = 1
     take_back(tmp_path / "blocks", [(0, 2, 1), (1, 0, 3)])
     assert np.argwhere(zarr.open_array(tmp_path / "blocks" / "done")[:] == 0).tolist() == [[0, 2, 1], [1, 0, 3]]
+
+
+def test_room_is_reserved_and_what_is_marked_stays(tmp_path: Path) -> None:
+    chunk = tmp_path / "done" / "c" / "0" / "0" / "0"
+    chunk.parent.mkdir(parents=True)
+    with chunk.open("wb") as file:
+        file.write(b"\x01\x01")
+        file.truncate(10**6)
+    assert chunk.stat().st_blocks * 512 < 10**6
+    reserve(tmp_path)
+    assert chunk.stat().st_blocks * 512 >= 10**6
+    assert chunk.read_bytes() == b"\x01\x01" + bytes(10**6 - 2)

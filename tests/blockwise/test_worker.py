@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroloom.blockwise import run_stage
+from neuroloom.blockwise import Block, run_stage
 from neuroloom.blockwise.stage import Stage, load_stage
 from neuroloom.blockwise.work import Supply
 from neuroloom.errors import BlocksFailed, UserError
+from neuroloom.files import explain_os_errors
 from neuroloom.volume import open_volume
 
 from .test_run import Double, stage  # noqa: F401
@@ -32,6 +34,18 @@ class OneWorker:
         command = [sys.executable, "-m", "neuroloom.blockwise.worker", str(self.description), "--run", self.run]
         with (self.description.parent / "worker.log").open("w") as log:
             subprocess.run(command, env=environment, check=True, stdout=log, stderr=log)
+
+
+class FullDisk(Double):
+    """Finds no room at one block, once."""
+
+    def process(self, block: Block) -> None:
+        once = self.folder / "once"
+        if block.number == 5 and not once.exists():
+            once.touch()
+            with explain_os_errors(self.folder):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().process(block)
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +79,16 @@ def test_a_block_that_raises_is_given_up_after_three_attempts_and_the_rest_goes_
     assert sorted(done) == [n for n in range(24) if n != 7]
     run_stage(stage, supply=supply())
     assert [int(n) for n in (stage.folder / "log.txt").read_text().split()][23:] == [7]
+
+
+@pytest.mark.system
+def test_a_block_that_found_no_room_is_neither_done_nor_failed(stage: Double) -> None:  # noqa: F811
+    full = FullDisk.model_validate(stage.model_dump())
+    run_stage(full, supply=supply())  # the worker ends with the first attempt, and is started again
+    assert (full.folder / "once").exists()
+    assert not list((full.folder / "failures").glob("*.json"))
+    expected = stage.source.open().read().astype(np.uint16) * 2
+    np.testing.assert_array_equal(open_volume(stage.folder / "out.zarr", "out").read(), expected)
 
 
 @pytest.mark.system

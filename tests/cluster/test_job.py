@@ -118,6 +118,8 @@ def test_ends_of_trainings_are_told_apart(state: str, code: int, killer: int, to
         ("FAILED", 137, 0, True, "slurmstepd: error: Detected 1 oom-kill event(s)", "memory"),
         ("FAILED", 0, 9, True, "", "killed"),
         ("FAILED", 139, 0, True, "", "killed"),
+        ("FAILED", 5, 0, True, "", "no room"),
+        ("FAILED", 5, 0, False, "", "no room"),
         ("FAILED", 1, 0, False, "ModuleNotFoundError: no oom-kill here", "not started"),
         ("FAILED", 126, 0, False, "", "not started"),
     ],
@@ -144,3 +146,15 @@ def test_slurms_words_are_understood() -> None:
         2160,
         1440,
     ]
+
+
+def test_jobs_that_could_not_be_launched_are_told_from_those_that_wait() -> None:
+    def job(state: str, reason: str) -> JobState:
+        return JobState("1_0", state, 0, 0, 1, "", reason)
+
+    assert job("PENDING", "launch failed requeued held").is_held
+    assert job("PENDING", "launch_failed_requeued_held").is_held
+    assert job("REQUEUE_HOLD", "").is_held
+    assert not job("PENDING", "Resources").is_held
+    assert not job("PENDING", "JobHeldUser").is_held  # somebody wants it so
+    assert not job("FAILED", "launch failed requeued held").is_held

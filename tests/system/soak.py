@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -144,7 +145,9 @@ def make_sample(folder: Path) -> Path:
     return folder
 
 
-def soak(slurm: Slurm, folder: Path, seed: int, per_step: int, expected: dict[str, str]) -> Outcome:
+def soak(
+    slurm: Slurm, folder: Path, seed: int, per_step: int, expected: dict[str, str], seconds: float = 600.0
+) -> Outcome:
     """Run the chain under faults, and compare.
 
     Args:
@@ -153,11 +156,12 @@ def soak(slurm: Slurm, folder: Path, seed: int, per_step: int, expected: dict[st
         seed: Of the faults.
         per_step: Faults in each step.
         expected: From `hashes` of a project that one process has done.
+        seconds: It may take.
     """
     command = [sys.executable, "-m", "neuroloom.cli", "run", "--project", str(make_sample(folder)), "--on", "lab"]
     began = time.monotonic()
     faults = Faults(slurm, command, folder, seed, per_step)
-    code = faults.run(600)
+    code = faults.run(seconds)
     minutes = (time.monotonic() - began) / 60
     slurm.settle()
     found = hashes(folder)
@@ -184,12 +188,10 @@ def hashes(project: Path) -> dict[str, str]:
 
 
 def costs(project: Path, step: str) -> list[dict[str, Any]]:
-    """What workers wrote of the blocks of a step, with the job that wrote it."""
-    return [
-        {**json.loads(line), "job": file.stem}
-        for file in sorted(project.glob(f"results/val/{step}-*/workers/*.jsonl"))
-        for line in file.read_text().splitlines()
-    ]
+    """What workers wrote of the blocks of a step that they had done."""
+    files = sorted(project.glob(f"results/val/{step}-*/workers/*.jsonl"))
+    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [cost for cost in found if cost["failed"] is None]
 
 
 def miscounted(project: Path, faults: list[Fault]) -> list[str]:
@@ -211,14 +213,15 @@ def miscounted(project: Path, faults: list[Fault]) -> list[str]:
         for block, times in paid.items():
             lost = [cost for cost in times if _lost(cost, [c for t in paid.values() for c in t], faults)]
             if len(times) - len(lost) > 1:
-                wrong.append(f"{step}: block {block} was done by {', '.join(cost['job'] for cost in times)}")
+                wrong.append(f"{step}: block {block} was done by {', '.join(cost['worker'] for cost in times)}")
     return wrong
 
 
 def _lost(cost: dict[str, Any], all_costs: list[dict[str, Any]], faults: list[Fault]) -> bool:
     """Whether a fault came between a worker's block and its word to the master."""
-    later = [c["began"] for c in all_costs if c["job"] == cost["job"] and c["began"] > cost["began"]]
-    return any(cost["job"] in fault.jobs and cost["began"] < fault.time < min(later, default=1e12) for fault in faults)
+    job, began = cost["worker"], cost["began"]
+    later = min((c["began"] for c in all_costs if c["worker"] == job and c["began"] > began), default=math.inf)
+    return any(job in fault.jobs and began < fault.time < later for fault in faults)
 
 
 def main() -> None:
@@ -240,7 +243,7 @@ def main() -> None:
         os.environ.update({name: slurm.environment[name] for name in ("SLURM_CONF", "PATH")})
         while sum(int(row.split("|")[2]) for row in rows) < arguments.faults:
             project = folder / f"seed-{seed}"
-            outcome = soak(slurm, project, seed, PER_STEP, hashes(here))
+            outcome = soak(slurm, project, seed, PER_STEP, hashes(here), 1800.0)
             print(outcome.row, flush=True)
             rows.append(outcome.row)
             _write(rows)

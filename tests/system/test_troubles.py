@@ -54,7 +54,7 @@ def chunks(stage: Writing) -> dict[str, str]:
 def costs(stage: Writing) -> list[int]:
     """The blocks that workers wrote down as done, in their order."""
     lines = [line for file in (stage.folder / "workers").glob("*.jsonl") for line in file.read_text().splitlines()]
-    return sorted(json.loads(line)["block"] for line in lines)
+    return sorted(cost["block"] for cost in map(json.loads, lines) if cost["failed"] is None)
 
 
 def done(stage: Writing) -> int:
@@ -152,8 +152,7 @@ def test_a_full_disk_stops_a_stage_that_goes_on_when_there_is_room(
     filler.unlink()
     run_stage(stage, supply=supply(partition="cpu"))
     assert chunks(stage) == chunks(one_process(stage, tmp_path / "here"))
-    assert len(costs(stage)) >= stage.block_count - 3  # a block's cost may have found no room; no block is done twice
-    assert len(set(costs(stage))) == len(costs(stage))
+    assert len(costs(stage)) <= stage.block_count + 3  # of each worker, at most the last block is done again
 
 
 def test_workers_that_lose_the_master_and_their_supply_end_by_themselves(slurm: Slurm, tmp_path: Path) -> None:
