@@ -28,6 +28,7 @@ from neuroloom.blockwise.leftovers import remove_half_written
 from neuroloom.blockwise.local import BlockFunction
 from neuroloom.blockwise.observer import Observer
 from neuroloom.blockwise.overlap import WANTED, Overlap, write_overlaps
+from neuroloom.blockwise.quiet import standard_error_in
 from neuroloom.blockwise.stage import Stage
 from neuroloom.blockwise.standing import keep_account
 from neuroloom.blockwise.tracking import check_room, mend_tracking, take_back
@@ -159,12 +160,13 @@ def _run_blocks(
             stack.enter_context(logged_blocks(work.stage, run))
         observer = stack.enter_context(Observer([work for work, _ in works], unread))
         try:
-            daisy.v2.run_blockwise(
-                daisy.v2.Pipeline(tasks, edges),
-                progress=observer,
-                summary=False,
-                host=next((work.supply.host for work, _ in works if work.supply is not None), "127.0.0.1"),
-            )
+            with standard_error_in(logs / "master.err"):
+                daisy.v2.run_blockwise(
+                    daisy.v2.Pipeline(tasks, edges),
+                    progress=observer,
+                    summary=False,
+                    host=next((work.supply.host for work, _ in works if work.supply is not None), "127.0.0.1"),
+                )
         except RuntimeError as error:  # daisy's word for "workers kept dying"
             abandoned = str(error)
         except KeyboardInterrupt:
