@@ -117,6 +117,7 @@ class Faults:
                     return self.master.wait(self.chance.uniform(*self.pause))
                 if time.monotonic() > end:
                     raise TimeoutError(f"{self}\n{self.log.read_text()[-3000:]}")
+                self.slurm.revive()
                 self._break_something()
         finally:
             self.master.kill()

@@ -197,8 +197,14 @@ class Slurm:
 
     def settle(self) -> None:
         """Wait until there are no jobs, half a minute at most."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, subprocess.CalledProcessError):
             self.wait_for(lambda: not self.jobs(), 30)
+
+    def revive(self) -> None:
+        """Start the controller again if it has ended, as a machine's service manager does."""
+        process = int((self.folder / "slurmctld.pid").read_text())
+        if not Path(f"/proc/{process}").exists():
+            self.call("slurmctld")
 
     def wait_for(self, condition: object, seconds: float) -> None:
         """Wait until a function is true; of SLURM's commands, those that fail for now count as not true."""

@@ -248,6 +248,7 @@ def main() -> None:
             rows.append(outcome.row)
             _write(rows)
             if not outcome.good:
+                shutil.copy(slurm.folder / "slurmctld.log", project)
                 sys.exit(f"{outcome}\nThe project is kept: {project}")
             shutil.rmtree(project)
             seed += 1
