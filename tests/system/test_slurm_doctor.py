@@ -66,7 +66,7 @@ def test_a_cluster_that_is_well(slurm: Slurm, folder: Path, call: Callable[..., 
     gpu, cpu, spot = report["partitions"]
     assert [(one["partition"], one["stages"]) for one in (gpu, cpu, spot)] == [
         ("gpu", ["predict"]),
-        ("cpu", ["fragments", "agglomerate", "segment"]),
+        ("cpu", ["fragments", "agglomerate", "segment", "train"]),
         ("spot", ["agglomerate"]),
     ]
     for one in (gpu, cpu, spot):
