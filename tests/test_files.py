@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,17 @@ def test_a_slurm_job_that_was_started_again_takes_its_own_lock(tmp_path: Path, m
             pass
 
 
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+    """What is in it must be interrupted; what a shell starts in the background would ignore that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_lock_of_a_job_that_has_ended_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
 
@@ -92,12 +105,8 @@ def test_the_lock_of_a_job_that_has_ended_is_taken_away(tmp_path: Path, monkeypa
             assert not holds(tmp_path / "lock", run)
             time.sleep(10)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            hold()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with interrupted():
+        hold()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,11 +117,6 @@ def test_an_owner_whose_lock_was_taken_over_is_interrupted_and_leaves_it(tmp_pat
                 left_behind(tmp_path / "lock")
                 time.sleep(0.1)
 
-    # what a shell starts in the background ignores it
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            hold()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with interrupted():
+        hold()
     assert read_owner(tmp_path / "lock")["run"] == "theirs"

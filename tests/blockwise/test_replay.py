@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroloom.blockwise import replay as module
+from neuroloom.blockwise import cost_lines as module
 from neuroloom.blockwise import run_stage
-from neuroloom.blockwise.replay import Replay, replay
+from neuroloom.blockwise.history import Replay
+from neuroloom.blockwise.replay import replay
 from neuroloom.blockwise.standing import standing
 from neuroloom.errors import BlocksFailed
 
@@ -103,7 +104,7 @@ def test_jobs_and_runs_are_told_by_events(tmp_path: Path) -> None:
                 event(50.0, "evicted", job="7_1", state="NODE_FAIL", **job),
                 event(51.0, "sent away", jobs=["7_2"]),
                 event(52.0, "evicted", job="7_2", state="CANCELLED", **job),
-                event(60.0, "hung", job="7_3", state="FAILED", **job),
+                event(60.0, "no room", job="7_3", state="FAILED", **job),
                 event(60.0, "run began", "r2", host="h", process=6, workers=2),  # r1 was killed
                 event(61.0, "blocks began", "r2", done=6),
                 event(70.0, "block failed", "r2", block=3, message="boo", given_up=False, attempts=1),
@@ -118,7 +119,7 @@ def test_jobs_and_runs_are_told_by_events(tmp_path: Path) -> None:
         "7_0": ("ended", 40.0, 1),
         "7_1": ("evicted", 40.0, 1),
         "7_2": ("sent away", 42.0, 0),
-        "7_3": ("hung", 50.0, 0),
+        "7_3": ("no room", 50.0, 0),
         "7_4": ("ended", 0.0, 0),
     }
     assert jobs["7_0"].measured == [{**figures, "node": "n2"}]

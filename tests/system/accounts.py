@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 
-from tests.system.slurm import Slurm, do_without, free_ports
+from tests.system.slurm import Slurm, free_ports
 
 PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacct")
 
@@ -31,22 +29,6 @@ _GRANT = (
     "create database accounts; create user slurm@'127.0.0.1' identified by 'slurm'; "
     "grant all on accounts.* to slurm@'127.0.0.1';"
 )
-
-
-def require_accounts() -> None:
-    """What keeps accounts, installed first where root may; without it tests are skipped, and fail in CI."""
-    if os.geteuid() == 0 and _missing() and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurmdbd", "mariadb-server"]
-        for command in (["apt-get", "update", "-qq"], install):
-            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=500)
-    if _missing():
-        do_without(f"no {', '.join(_missing())} (install the packages `slurmdbd` and `mariadb-server`)")
-
-
-def _missing() -> list[str]:
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
 
 
 class AccountedSlurm(Slurm):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+from system_parts import do_without, find_program, install
 
 _FLAGS = [
     "--no-sandbox",  # root has no sandbox; the page comes from this machine
@@ -35,18 +33,10 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def require_chromium() -> str:
     """The path of a Chromium, installed first where root may; without one the test is skipped, and fails in CI."""
-    for _ in range(2):
-        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        if found:
-            return found
-        if os.geteuid() == 0 and shutil.which("apt-get"):
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
-                subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=500)
-    reason = "no Chromium (install the package `chromium`)"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    names = "chromium", "chromium-browser", "google-chrome"
+    if find_program(*names) is None:
+        install("chromium")
+    return find_program(*names) or do_without("no Chromium (install the package `chromium`)")
 
 
 @dataclass

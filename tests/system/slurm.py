@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from system_parts import do_without, require
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 STATIC = ("cpu1", "cpu2", "gpu1", "gpu2")
@@ -101,24 +100,7 @@ def require_slurm() -> None:
     """SLURM's programs, installed first where root may; without them tests are skipped, and fail in CI."""
     if os.geteuid() != 0:
         do_without("a SLURM of one's own needs root")
-    if _missing() and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurm-wlm", "munge"]
-        for command in (["apt-get", "update", "-qq"], install):
-            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=500)
-    if _missing():
-        do_without(f"no {', '.join(_missing())} (install the packages `slurm-wlm` and `munge`)")
-
-
-def _missing() -> list[str]:
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
-
-
-def do_without(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require(PROGRAMS, "slurm-wlm", "munge")
 
 
 class Slurm:

@@ -54,7 +54,7 @@ def test_a_finished_stage_starts_no_worker(slurm: Slurm, stage: Troubled) -> Non
 def test_what_goes_wrong_in_a_block_is_told_apart(slurm: Slurm, stage: Troubled) -> None:
     trouble = {1: "raise", 3: "hang", 5: "kill", 8: "eat 900"}
     stage = stage.model_copy(update={"trouble": trouble})
-    with pytest.raises(BlocksFailed, match=r"1 of 12 blocks failed. First: block 1: ValueError: boo 1"):
+    with pytest.raises(BlocksFailed, match=r"1 of 12 blocks failed. First: block 1: ValueError: boo 1 \(log: .*log"):
         run_stage(stage, supply=supply(partition="cpu", block_minutes=0.15, memory_max_gb=2.0))
     assert stage.outputs() == {name: text for name, text in whole(stage).items() if name != "1.txt"}
     ends = {(event["event"], event.get("block")) for event in events(stage)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.accounts import AccountedSlurm, require_accounts
+from tests.system.accounts import PROGRAMS, AccountedSlurm
 from tests.system.master import start_master
 from tests.system.slurm import Slurm, running_slurm
 from tests.system.troubled_stage import Troubled, supply
@@ -15,6 +15,7 @@ from tests.system.troubled_stage import Troubled, supply
 from neuroloom.blockwise import run_stage
 from neuroloom.blockwise.replay import replay
 from neuroloom.blockwise.standing import standing
+from system_parts import require
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
-    require_accounts()
+    require(PROGRAMS, "slurmdbd", "mariadb-server")
     with running_slurm(AccountedSlurm) as running, pytest.MonkeyPatch.context() as patch:
         for name in ("SLURM_CONF", "PATH"):
             patch.setenv(name, running.environment[name])

@@ -7,6 +7,7 @@ A block is marked there before its files go, so that nobody takes what is left f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from funlib.geometry import Roi
 
 from neuroloom.blockwise.dependencies import Flags, still_read
 from neuroloom.blockwise.failures import finished_blocks
-from neuroloom.blockwise.stage import Source, Stage
+from neuroloom.blockwise.stage import Block, Source, Stage
 from neuroloom.blockwise.tracking import take_back
 from neuroloom.errors import UserError
 from neuroloom.files import write_atomic
@@ -41,6 +42,18 @@ def deleted_blocks(stage: Stage) -> Flags:
         return np.asarray(content["blocks"])
 
 
+class Intermediate(Stage, ABC):
+    """Base of stages whose results may be deleted when nobody is to read them any more."""
+
+    @abstractmethod
+    def delete(self, block: Block) -> None:
+        """Delete a block's results.
+
+        Args:
+            block: The block.
+        """
+
+
 @dataclass(frozen=True)
 class Unread:
     """A stage whose results may go, and all that read them.
@@ -48,10 +61,12 @@ class Unread:
     Attributes:
         stage: Whose results.
         readers: The stages that read them.
+        deletes: Whether results are to be deleted; if not, those that are deleted are made again when they are wanted.
     """
 
-    stage: Stage
+    stage: Intermediate
     readers: tuple[Stage, ...]
+    deletes: bool = True
 
     def delete(self) -> int:
         """Delete blocks that nobody is to read any more; how many."""

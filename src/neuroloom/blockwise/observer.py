@@ -68,7 +68,7 @@ class Observer:
                         parts += float(json.loads(file.read_text()))
                 if parts:
                     self._tell(name, parts)
-            if self.unread is not None and time.monotonic() - deleted > DELETE_EVERY:
+            if self.unread is not None and self.unread.deletes and time.monotonic() - deleted > DELETE_EVERY:
                 with contextlib.suppress(OSError, UserError):  # what cannot be deleted now stays
                     self.unread.delete()
                 deleted = time.monotonic()

@@ -71,14 +71,15 @@ def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | 
     Args:
         works: In the order in which they read one another.
         take_over: As for `run_stage`.
-        unread: What is deleted as soon as nobody is to read it any more.
+        unread: What is deleted as soon as nobody is to read it any more, and made again if somebody is after all.
 
     Raises:
         UserError: Another run writes one of them, or an input is bad.
         BlocksFailed: Blocks failed.
         Interrupted: Ctrl-C or SIGTERM; finished blocks are kept.
     """
-    works = [work for work in works if not work.stage.is_done()]
+    again = unread.stage.folder if unread is not None and unread.wanted_again().any() else None
+    works = [work for work in works if not work.stage.is_done() or work.stage.folder == again]
     if not works:
         return
 
@@ -91,6 +92,8 @@ def run_stages(works: Sequence[Work], take_over: bool = False, unread: Unread | 
         runs = [locks.enter_context(lock(w.stage.folder / "lock", w.stage.title, take_over)) for w in works]
         for work, run in zip(works, runs, strict=True):
             locks.enter_context(logged_run(work.stage, run, work.workers if work.supply is None else None))
+        if unread is not None and again in [work.stage.folder for work in works]:
+            unread.make_again()
         held = [(work, run) for work, run in zip(works, runs, strict=True) if not work.stage.is_done()]
         started = time.monotonic()
         for work, _ in held:
@@ -242,6 +245,12 @@ def _take_back_failures(stage: Stage) -> None:
     take_back(stage.folder / "blocks", given_up)
 
 
+def _log_of(stage: Stage, report: dict[str, Any]) -> str:
+    """Where the worker of a job wrote that failed at a block; nothing of local workers, whose logs are others."""
+    log = stage.folder / "logs" / f"{report.get('worker')}.log"
+    return f" (log: {log})" if log.exists() else ""
+
+
 def _tell_failures(works: Sequence[Work], abandoned: str, logs: Path) -> None:
     """Raise what is to be said of blocks that are wanted and not done; nothing if there are none.
 
@@ -273,7 +282,7 @@ def _tell_failures(works: Sequence[Work], abandoned: str, logs: Path) -> None:
             continue
         of = stage.block_count if work.only is None else len(work.only)
         what = f"the workers kept ending ({abandoned[:300]})" if abandoned else f"{left} of {of} blocks failed"
-        first = f" First: block {found[0]['block']}: {found[0]['message']}" if found else ""
+        first = f" First: block {found[0]['block']}: {found[0]['message']}{_log_of(stage, found[0])}" if found else ""
         others = f" Failed: {', '.join(str(report['block']) for report in found[:100])}." if len(found) > 1 else ""
         details = stage.folder / "failures" if found else logs
         sentences.append(f"{stage.title}: {what}.{first}{others} Details are in {details}.")

@@ -21,7 +21,7 @@ import importlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,14 +134,6 @@ class Stage(BaseModel):
         """The folder of what is said of blocks that are not done."""
         return self.folder / "underway"
 
-    def delete(self, block: Block) -> None:
-        """Delete a block's results, which nobody is to read any more.
-
-        Args:
-            block: The block.
-        """
-        raise NotImplementedError
-
     def finish(self) -> None:
         """Do what needs all blocks; atomic, harmless when repeated."""
 
@@ -153,8 +145,7 @@ class Stage(BaseModel):
     @property
     def grid(self) -> Triple:
         """Number of blocks along z, y, x."""
-        z, y, x = (-(-s // b) for s, b in zip(self.shape, self.block_shape, strict=True))
-        return z, y, x
+        return _grid(self.shape, self.block_shape)
 
     @property
     def block_count(self) -> int:
@@ -236,6 +227,24 @@ def load_stage(description: Path) -> Stage:
             "one here. Install the same version for workers as for the program that starts them."
         )
     return stage
+
+
+def described_grid(description: Path) -> Triple:
+    """Number of blocks along z, y, x of the stage that `Stage.describe` wrote down, whatever program did.
+
+    Args:
+        description: Its `stage.json`.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    parameters = read_json(description)["parameters"]
+    return _grid(parameters["shape"], parameters["block_shape"])
+
+
+def _grid(shape: Sequence[int], block_shape: Sequence[int]) -> Triple:
+    z, y, x = (-(-s // b) for s, b in zip(shape, block_shape, strict=True))
+    return z, y, x
 
 
 def block_of(stage: Stage, block: Any) -> Block:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from neuroloom.blockwise.failures import failures_in
-from neuroloom.blockwise.replay import Job, Replay, replay
+from neuroloom.blockwise.history import Job, Replay
+from neuroloom.blockwise.replay import replay
+from neuroloom.blockwise.stage import described_grid
 from neuroloom.blockwise.tracking import done_blocks
 from neuroloom.files import read_json, read_owner, seems_alive, write_json
 
@@ -178,9 +180,7 @@ def standing(folder: Path) -> Standing:
 
 def _blocks_done(folder: Path, given_up: list[int]) -> int:
     """How many blocks are done, and not only given up."""
-    parameters = json.loads((folder / "stage.json").read_text())["parameters"]
-    z, y, x = (-(-s // b) for s, b in zip(parameters["shape"], parameters["block_shape"], strict=True))
-    done = done_blocks(folder / "blocks", (z, y, x)).ravel()
+    done = done_blocks(folder / "blocks", described_grid(folder / "stage.json")).ravel()
     done[given_up] = False
     return int(np.count_nonzero(done))
 

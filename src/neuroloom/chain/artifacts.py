@@ -675,12 +675,7 @@ class Chain:
                 numbers of the blocks that are wanted.
         """
         works = [self._work(stage, progress, only) for stage, progress, only in stages]
-        read = self.affinities_read(self.volume(stages[0][0].folder.parent.name))
-        if read is not None and any(isinstance(stage, Predict) for stage, _, _ in stages):
-            read.make_again()
-        run_stages(works, self.running.take_over, read if self.running.delete_intermediate else None)
-        if read is not None and self.running.delete_intermediate:
-            read.delete()
+        run_stages(works, self.running.take_over, self.affinities_read(self.volume(stages[0][0].folder.parent.name)))
 
     def _work(self, stage: Stage, progress: Progress, only: frozenset[int] | None) -> Work:
         name = STAGES[type(stage)]
@@ -703,8 +698,8 @@ class Chain:
 
     def affinities_read(self, volume: RawVolume) -> Unread | None:
         """Affinities, and all that read them; None while the network is not trained."""
-        stages = self.to_edges(volume)
-        return Unread(stages[0], stages[1:]) if stages else None
+        predict, readers = self.predict(volume), self.to_edges(volume)[1:]
+        return None if predict is None else Unread(predict, readers, self.running.delete_intermediate)
 
 
 def choose(evaluations: dict[str, Evaluation]) -> tuple[float, str]:

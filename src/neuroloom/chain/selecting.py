@@ -47,10 +47,29 @@ class Selection:
                 )
             return self.only
         assert self.roi is not None
-        inside = self.roi.intersect(Roi((0, 0, 0), stage.shape))
-        if inside.empty:
+        if not self.touches(stage):
             raise UserError(f"--roi lies outside of the volume, which has {stage.shape} voxels (z, y, x).")
-        return numbers_of(_overlapping(stage, inside))
+        return numbers_of(_overlapping(stage, self.roi.intersect(Roi((0, 0, 0), stage.shape))))
+
+    def touches(self, stage: Stage) -> bool:
+        """Whether anything of a stage's volume lies in the region; where none is asked for, it does."""
+        return self.roi is None or not self.roi.intersect(Roi((0, 0, 0), stage.shape)).empty
+
+    def of(self, stages: Sequence[Stage]) -> list[tuple[Stage, frozenset[int]]]:
+        """What is to be done of a volume's stages: only those of which blocks are wanted.
+
+        Args:
+            stages: Prediction, fragments and agglomeration, in this order.
+
+        Raises:
+            UserError: As `blocks`.
+        """
+        if self.roi is not None:
+            chosen = list(zip(stages, self.to_edges(stages), strict=True))
+        else:
+            left = [stage for stage in stages if not stage.is_done()]
+            chosen = [(stage, self.blocks(stage)) for stage in (left if self.failed else left[:1])]
+        return [(stage, numbers) for stage, numbers in chosen if numbers]
 
     def to_edges(self, stages: Sequence[Stage]) -> list[frozenset[int]]:
         """Blocks of stages that read one another: those of the last that are wanted, and all that these need.

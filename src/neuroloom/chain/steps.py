@@ -62,6 +62,20 @@ class Step:
         return self.volume is not None and self.name.removeprefix("baseline ").split()[0] in OVERLAPPING
 
 
+def steps_beside(steps: Sequence[Step], step: Step) -> list[Step]:
+    """Steps that are to be done and run at the same time as one of them, itself included; at least two, or none.
+
+    Args:
+        steps: All of a project.
+        step: One of them.
+    """
+    if step.chain is None or not step.may_overlap or not step.chain.stages_overlap:
+        return []
+    owner = step.chain, step.volume
+    beside = [s for s in steps if s.may_overlap and s.state != "done" and (s.chain, s.volume) == owner]
+    return beside if len(beside) > 1 else []
+
+
 def all_steps(chain: Chain) -> list[Step]:
     """All steps of a project in order, with their state now."""
     steps = _steps_to_scores(chain, chain.volumes)

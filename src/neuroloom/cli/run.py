@@ -15,10 +15,11 @@ import typer
 from neuroloom.blockwise import Stage
 from neuroloom.blockwise.failures import finished_blocks
 from neuroloom.chain import Chain, Step, all_steps, open_project
+from neuroloom.chain.artifacts import STAGES
 from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction
 from neuroloom.chain.running import running_on
 from neuroloom.chain.selecting import Selection, parse_selection
-from neuroloom.chain.steps import OVERLAPPING
+from neuroloom.chain.steps import OVERLAPPING, steps_beside
 from neuroloom.cli.progress import duration, show_progress, show_progresses
 from neuroloom.errors import UserError
 from neuroloom.project import RawVolume, allow_resampling
@@ -91,9 +92,8 @@ def run_all(chain: Chain, quiet: bool = False) -> None:
         # what a step is follows from what is done before it
         steps = all_steps(chain)
         step = next(step for step in steps if step.name == name)
-        beside = [other for other in steps if step.may_overlap and other.may_overlap and _is_beside(other, step)]
-        owner, volume = step.chain, step.volume
-        if len(beside) > 1 and owner is not None and volume is not None and owner.stages_overlap:
+        beside, owner, volume = steps_beside(steps, step), step.chain, step.volume
+        if beside and owner is not None and volume is not None:
             run_beside(owner, volume, beside, quiet)
         elif step.state != "done":
             run_step(chain, step, quiet)
@@ -130,10 +130,6 @@ def run_step(chain: Chain, step: Step, quiet: bool = False) -> None:
         print(f"  {step.name}: {stage.measured}", flush=True)
 
 
-def _is_beside(other: Step, step: Step) -> bool:
-    return other.state != "done" and other.chain is step.chain and other.volume == step.volume
-
-
 def run_beside(owner: Chain, volume: RawVolume, steps: Sequence[Step], quiet: bool = False) -> None:
     """Do what is missing of steps at the same time, block by block.
 
@@ -164,33 +160,38 @@ def run_selected(chain: Chain, selection: Selection, quiet: bool = False) -> Non
         selection: Which: of the next step, or in a region of all steps to the edges, or those that failed.
         quiet: Say nothing but the result.
     """
+    touched = 0
     for volume in chain.volumes:
         stages = chain.to_edges(volume)
         if not stages:
             raise UserError("Single blocks need a trained network. Run `neuroloom train` first.")
-        names = [f"{kind} {volume.name}" for kind in OVERLAPPING]
-        if selection.roi is not None:
-            chosen = list(zip(names, stages, selection.to_edges(stages), strict=True))
-        else:
-            every = [(name, stage) for name, stage in zip(names, stages, strict=True) if not stage.is_done()]
-            every = every if selection.failed else every[:1]
-            chosen = [(name, stage, selection.blocks(stage)) for name, stage in every]
-        if selection.failed and not any(numbers for _, _, numbers in chosen):
-            print(f"{volume.name}: no block failed the last time.")
-        _run_blocks(chain, [(name, stage, numbers) for name, stage, numbers in chosen if numbers], quiet)
+        if not selection.touches(stages[0]):
+            continue
+        touched += 1
+        chosen = selection.of(stages)
+        if not chosen:
+            print(f"{volume.name}: {'no block failed the last time' if selection.failed else 'all blocks are done'}.")
+        _run_blocks(chain, volume, chosen, quiet)
+    if selection.roi is not None and not touched:
+        raise UserError(
+            "--roi lies outside of all volumes of the project; it is in voxels from the first one, z, y, x."
+        )
     print(f"Next: neuroloom run --project {chain.project.folder}")
 
 
-def _run_blocks(chain: Chain, chosen: Sequence[tuple[str, Stage, frozenset[int]]], quiet: bool) -> None:
+def _run_blocks(
+    chain: Chain, volume: RawVolume, chosen: Sequence[tuple[Stage, frozenset[int]]], quiet: bool = False
+) -> None:
     """Do blocks of stages of one volume, and say what is done of them."""
     if not chosen:
         return
-    with show_progresses([] if quiet else [name for name, _, _ in chosen]) as advances:
+    names = [f"{STAGES[type(stage)]} {volume.name}" for stage, _ in chosen]
+    with show_progresses([] if quiet else names) as advances:
         advances = advances or [lambda done, total, words: None] * len(chosen)
         chain.run_stages(
-            [(stage, advance, numbers) for (_, stage, numbers), advance in zip(chosen, advances, strict=True)]
+            [(stage, advance, numbers) for (stage, numbers), advance in zip(chosen, advances, strict=True)]
         )
-    for name, stage, _ in chosen:
+    for name, (stage, _) in zip(names, chosen, strict=True):
         done = int(np.count_nonzero(finished_blocks(stage)))
         print(f"{name}: {done} of {stage.block_count} blocks are done: {stage.folder}")
 
@@ -439,7 +440,7 @@ def _run_selected_blocks(chain: Chain, step: Step, volume: RawVolume, selection:
     elif stages[kind].is_done():
         print(f"{step.name}: all {stages[kind].block_count} blocks are done: {stages[kind].folder}")
     else:
-        _run_blocks(chain, [(step.name, stages[kind], numbers)], quiet=False)
+        _run_blocks(chain, volume, [(stages[kind], numbers)])
 
 
 def _chosen(chain: Chain, volumes: list[str] | None) -> list[RawVolume]:

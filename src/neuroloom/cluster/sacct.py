@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 SETTLE_SECONDS = 5.0
@@ -52,6 +52,23 @@ class Figures:
 
 class NotKept(Exception):
     """The cluster keeps no figures, or does not tell them; the message says which."""
+
+
+def log_figures(event: Callable[..., None], jobs: Sequence[str], since: float) -> None:
+    """Log SLURM's own figures of jobs, where it keeps any.
+
+    Args:
+        event: Logs an event: what happened, and its keys.
+        jobs: Numbers of jobs, or of arrays.
+        since: As for `settled_figures`.
+    """
+    if not jobs:
+        return
+    try:
+        for figures in settled_figures(jobs, since):
+            event("measured", **vars(figures))
+    except NotKept as error:
+        event("not measured", why=str(error))
 
 
 def settled_figures(arrays: Sequence[str], since: float) -> list[Figures]:

@@ -35,7 +35,7 @@ from neuroloom.blockwise.work import STOPPED, Supply
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_ended
 from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
-from neuroloom.cluster.sacct import NotKept, settled_figures
+from neuroloom.cluster.sacct import log_figures
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import UserError
 from neuroloom.files import no_room, read_owner, write_json
@@ -174,17 +174,7 @@ class Keeper:
             slurm.cancel(list(self.arrays))
             self._event("ended", arrays=list(self.arrays))
             (self.folder / "arrays.json").unlink(missing_ok=True)
-            self._measure()
-
-    def _measure(self) -> None:
-        """Log SLURM's own figures of all jobs, where it keeps any."""
-        if not self.submitted:
-            return
-        try:
-            for figures in settled_figures(self.submitted, self.began):
-                self._event("measured", **vars(figures))
-        except NotKept as error:
-            self._event("not measured", why=str(error))
+            log_figures(self._event, self.submitted, self.began)
 
     def _is_wanted(self) -> bool:
         """Whether there are blocks that are not done, and somebody hands them out."""

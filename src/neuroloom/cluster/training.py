@@ -27,6 +27,7 @@ from neuroloom.blockwise.interrupting import interruptible
 from neuroloom.cluster import slurm
 from neuroloom.cluster.ends import how, log_tail, read_told, why_training_ended
 from neuroloom.cluster.job import most_memory_gb, sbatch_options, worker_script
+from neuroloom.cluster.sacct import log_figures
 from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import append_line, lock, make_folder, take_away
@@ -74,6 +75,8 @@ class TrainingWatcher:
         self.futile: list[JobState] = []
         self.told: tuple[str, int] | None = None
         self.run = ""
+        self.jobs: list[str] = []
+        self.began = time.time()
 
     def train(self, take_over: bool = False) -> None:
         """Wait until the training is finished.
@@ -98,6 +101,8 @@ class TrainingWatcher:
                 slurm.cancel([f"--name={self.name}"])  # by name: a job's number may not be known yet
                 self._event("stopped")
                 raise
+            finally:
+                log_figures(self._event, self.jobs, self.began)
 
     def _is_done(self) -> bool:
         return (self.folder / "done.json").exists()
@@ -106,6 +111,7 @@ class TrainingWatcher:
         """The job that an earlier one has left behind; one that is about to end is waited for."""
         while found := slurm.jobs_named(self.name):
             if not any(state.state == "COMPLETING" for state in found):
+                self.jobs.append(found[0].name)
                 self._event("found", job=found[0].name, state=found[0].state)
                 return found[0].name
             self.report(self.shown, self.steps, f"waits until job {found[0].name} has ended")
@@ -118,6 +124,7 @@ class TrainingWatcher:
         options = sbatch_options(self.job, self.name, logs / "%j.log", self.job.partition, self.memory_gb)
         script = worker_script(self.job, self.arguments, {})
         job = slurm.submit([signal_option(self.job), *options], script)
+        self.jobs.append(job)
         self._event("submitted", job=job, memory_gb=self.memory_gb, step=self.saved)
         self.report(self.shown, self.steps, f"job {job} is submitted")
         return job

@@ -12,7 +12,8 @@ import numpy as np
 from funlib.geometry import Coordinate, Roi
 from numpy.typing import NDArray
 
-from neuroloom.blockwise.stage import Block, Source, Stage, worker_number
+from neuroloom.blockwise.intermediate import Intermediate
+from neuroloom.blockwise.stage import Block, Source, worker_number
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file, read_json, write_json
 from neuroloom.models.foreign import is_foreign, read_foreign
@@ -32,7 +33,7 @@ from neuroloom.volume.layout import chunk_of, shard_of
 from neuroloom.volume.masks import blank_cells, read_mask
 
 
-class Predict(Stage):
+class Predict(Intermediate):
     """Predict the affinities of a volume.
 
     Attributes:
