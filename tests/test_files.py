@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -120,3 +121,11 @@ def test_an_owner_whose_lock_was_taken_over_is_interrupted_and_leaves_it(tmp_pat
     with interrupted():
         hold()
     assert read_owner(tmp_path / "lock")["run"] == "theirs"
+
+
+@pytest.mark.parametrize("pid", [None, "12", -1])
+def test_a_lock_of_this_machine_that_names_no_process_is_taken_over(tmp_path: Path, pid: object) -> None:
+    write_text(tmp_path / "lock", json.dumps({"host": socket.gethostname(), "pid": pid}))
+    assert not files.seems_alive(tmp_path / "lock")
+    with lock(tmp_path / "lock", "a test") as run:
+        assert holds(tmp_path / "lock", run)

@@ -310,7 +310,7 @@ def seems_alive(lock_file: Path) -> bool:
     """Whether whoever holds a lock seems to live, told at once: on this host its process, elsewhere its last sign."""
     owner = read_owner(lock_file)
     if owner.get("host") == socket.gethostname():
-        return _is_running(int(owner["pid"]))
+        return _is_running(owner.get("pid"))
     try:
         return time.time() - lock_file.stat().st_mtime < 60
     except FileNotFoundError:
@@ -329,7 +329,7 @@ def _check_stale(path: Path, what: str, take_over: bool) -> None:
     job = f", SLURM job {owner['job']}," if "job" in owner else ""
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{job} since {owner.get('started', '?')}"
     if owner.get("host") == socket.gethostname():
-        stale = not _is_running(int(owner["pid"]))
+        stale = not _is_running(owner.get("pid"))
     elif not owner:
         # one that cannot be read is one whose owner was killed between making and filling it
         try:
@@ -362,7 +362,9 @@ def _is_silent(path: Path, beat: int) -> bool:
     return True
 
 
-def _is_running(pid: int) -> bool:
+def _is_running(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:  # somebody else wrote that
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -202,6 +202,13 @@ def test_results_are_deleted_when_nobody_is_to_read_them(chain: tuple[Makes, Rea
     assert unread.delete() == 8  # block 11, in layer 2, reads layers 1 to 3
     assert sorted(chain[0].outputs()) == list(range(8, 24))
     assert any_deleted(chain[0].folder)
+    damaged = chain[0].folder / "deleted.npz"
+    content = damaged.read_bytes()
+    for garbage in (b"garbage", content[:100]):
+        damaged.write_bytes(garbage)
+        with pytest.raises(UserError, match=r"deleted.npz is damaged. Delete .*first to do that step again"):
+            unread.wanted_again()
+    damaged.write_bytes(content)
     with pytest.raises(UserError, match="is deleted where it should be read"):
         check_there(chain[0].output, chain[0].block_at((1, 0, 0)).write_roi)
     check_there(chain[0].output, chain[0].block_at((2, 0, 0)).write_roi)

@@ -16,7 +16,7 @@ from neuroloom.blockwise import run_stage
 from neuroloom.blockwise.history import Replay
 from neuroloom.blockwise.replay import replay
 from neuroloom.blockwise.standing import standing
-from neuroloom.errors import BlocksFailed
+from neuroloom.errors import BlocksFailed, UserError
 
 from .test_run import Double, stage  # noqa: F401
 
@@ -179,3 +179,10 @@ def test_many_blocks_are_read_in_bounded_memory(tmp_path: Path, monkeypatch: pyt
     assert found.costs.seconds == pytest.approx(2.0 * count)
     assert peak < 72 * count + 10 * 2**20 < (tmp_path / "workers" / "a.jsonl").stat().st_size
     assert np.count_nonzero(found.told) == count
+
+
+@pytest.mark.parametrize("content", ["{}", '{"parameters": {"shape": [1, 2], "block_shape": 3}}', "[]"])
+def test_a_description_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "stage.json").write_text(content)
+    with pytest.raises(UserError, match=r"stage.json is damaged. Delete .* to do that step again"):
+        replay(tmp_path)

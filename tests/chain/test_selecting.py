@@ -62,6 +62,7 @@ def test_blocks_that_failed(stages: tuple[Stage, Reads]) -> None:
         ("3-", None, False, "--only 3-: expected numbers of blocks and ranges of them, such as --only 3,7-9"),
         ("5-3", None, False, "--only 5-3: expected"),
         ("", None, False, "--only : expected"),
+        ("1-99999999999", None, False, "There is no block 99999999999: stage has 16 blocks"),
         ("16", None, False, "There is no block 16: stage has 16 blocks, from 0 to 15"),
         (None, "0:5,0:5", False, "--roi 0:5,0:5: expected begin and end along z, y, x"),
         (None, "5:5,0:5,0:5", False, "--roi 5:5,0:5,0:5: expected"),
@@ -129,14 +130,14 @@ def test_single_blocks_then_the_rest_while_affinities_go(tmp_path: Path) -> None
     assert affinities_left(spare) == 0
     assert affinities_left(plain) == 8
     steps = {step.name: step for step in all_steps(Chain(open_project(spare)))}
-    assert "8 were deleted, since nobody is to read them" in steps["predict val"].why
+    assert "affinities of 8 are deleted, since no step is to read them" in steps["predict val"].why
     assert all(step.state == "done" for step in steps.values())
     # other fragments are wanted: affinities are made again, and nothing else is lost
     for project in projects:
         file = project / "neuroloom.toml"
         file.write_text(file.read_text().replace("min_seed_distance = 4", "min_seed_distance = 6"))
     steps = {step.name: step for step in all_steps(Chain(open_project(spare)))}
-    assert "8 were deleted, and are to be read again" in steps["predict val"].why
+    assert "affinities of 8 are deleted, and wanted again" in steps["predict val"].why
     assert (steps["predict val"].state, steps["fragments val"].state) == ("begun", "to do")
     for project in projects:
         ran = neuroloom("run", "--project", project)

@@ -17,9 +17,10 @@ from neuroloom.project import Job, TrainJob
 
 def test_options_say_what_the_profile_says() -> None:
     job = Job(cpus=4, memory_gb=16, gpus=1, gpu_type="a100", minutes=90, account="lab", extra=("--exclusive",))
-    options = sbatch_options(job, "predict", Path("logs/%A_%a.log"), "gpu", 32, ("bad1", "bad2"))
+    options = sbatch_options(job, "predict", Path("my %a logs/%A_%a.log"), "gpu", 32, ("bad1", "bad2"))
     for option in (
         "--requeue",
+        "--output=my %%a logs/%A_%a.log",
         "--cpus-per-task=4",
         "--mem=32768M",
         "--partition=gpu",

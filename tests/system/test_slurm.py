@@ -24,7 +24,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Troubled:
-    return Troubled(folder=tmp_path / "stage", shape=(4, 6, 4), block_shape=(2, 2, 2))
+    return Troubled(folder=tmp_path / "100%a stage", shape=(4, 6, 4), block_shape=(2, 2, 2))
 
 
 def whole(stage: Troubled) -> dict[str, str]:

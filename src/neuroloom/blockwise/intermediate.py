@@ -7,6 +7,7 @@ A block is marked there before its files go, so that nobody takes what is left f
 
 from __future__ import annotations
 
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from funlib.geometry import Roi
+from numpy.typing import NDArray
 
 from neuroloom.blockwise.dependencies import Flags, still_read
 from neuroloom.blockwise.failures import finished_blocks
@@ -27,19 +29,30 @@ FILE = "deleted.npz"
 
 def any_deleted(folder: Path) -> bool:
     """Whether any block is deleted of the stage whose folder this is."""
-    if not (folder / FILE).exists():
-        return False
-    with np.load(folder / FILE, allow_pickle=False) as content:
-        return bool(content["blocks"].any())
+    found = _read(folder)
+    return found is not None and bool(found[0].any())
 
 
 def deleted_blocks(stage: Stage) -> Flags:
     """Which blocks of a stage are deleted, `(z, y, x)` of its grid."""
-    file = stage.folder / FILE
+    found = _read(stage.folder)
+    return np.zeros(stage.grid, dtype=bool) if found is None else found[0]
+
+
+def _read(folder: Path) -> tuple[Flags, NDArray[np.int64]] | None:
+    """Which blocks are deleted, and their shape; None where none ever was.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    file = folder / FILE
     if not file.exists():
-        return np.zeros(stage.grid, dtype=bool)
-    with np.load(file, allow_pickle=False) as content:
-        return np.asarray(content["blocks"])
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            return np.asarray(content["blocks"], dtype=bool), np.asarray(content["block_shape"], dtype=np.int64)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged. Delete {folder} to do that step again.") from error
 
 
 class Intermediate(Stage, ABC):
@@ -110,11 +123,10 @@ def check_there(source: Source, roi: Roi) -> None:
     Raises:
         UserError: Some of it is deleted.
     """
-    file = Path(source.path).parent / FILE
-    if not file.exists():
+    found = _read(Path(source.path).parent)
+    if found is None:
         return
-    with np.load(file, allow_pickle=False) as content:
-        blocks, shape = content["blocks"], content["block_shape"]
+    blocks, shape = found
     first = np.maximum(np.array(roi.begin), 0) // shape
     end = -(-np.array(roi.end) // shape)
     if blocks[tuple(slice(int(f), int(e)) for f, e in zip(first, end, strict=True))].any():

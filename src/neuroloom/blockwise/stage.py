@@ -238,8 +238,11 @@ def described_grid(description: Path) -> Triple:
     Raises:
         UserError: The file is damaged.
     """
-    parameters = read_json(description)["parameters"]
-    return _grid(parameters["shape"], parameters["block_shape"])
+    try:
+        parameters = read_json(description)["parameters"]
+        return _grid(parameters["shape"], parameters["block_shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{description} is damaged. Delete {description.parent} to do that step again.") from error
 
 
 def _grid(shape: Sequence[int], block_shape: Sequence[int]) -> Triple:

@@ -89,7 +89,7 @@ def collect(chain: Chain) -> ReportContent:
         timings=tuple(_timings(chain)),
         results=tuple(_results(chain)),
         contenders=tuple(_contenders(chain)),
-        reproduce=(f"neuroloom run --project {chain.project.folder}",),
+        reproduce=(f"neuroloom run {chain.project.option}",),
         notes=_notes(chain),
     )
 

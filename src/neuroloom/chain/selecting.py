@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ class Selection:
     """Which blocks are wanted.
 
     Attributes:
-        only: Their numbers; None where they are not named.
+        only: Ranges of their numbers; None where they are not named.
         roi: The region that they lie in, voxels of the volume; likewise.
         failed: Those that failed the last time.
     """
 
-    only: frozenset[int] | None = None
+    only: tuple[range, ...] | None = None
     roi: Roi | None = None
     failed: bool = False
 
@@ -39,13 +40,13 @@ class Selection:
         if self.failed:
             return frozenset(int(report["block"]) for report in all_failures(stage) if not report["no_input"])
         if self.only is not None:
-            wrong = [number for number in sorted(self.only) if number >= stage.block_count]
-            if wrong:
+            last = max(numbers[-1] for numbers in self.only)
+            if last >= stage.block_count:
                 raise UserError(
-                    f"There is no block {wrong[0]}: {stage.title} has {stage.block_count} blocks, from 0 to "
+                    f"There is no block {last}: {stage.title} has {stage.block_count} blocks, from 0 to "
                     f"{stage.block_count - 1}."
                 )
-            return self.only
+            return frozenset(itertools.chain(*self.only))
         assert self.roi is not None
         if not self.touches(stage):
             raise UserError(f"--roi lies outside of the volume, which has {stage.shape} voxels (z, y, x).")
@@ -123,15 +124,15 @@ def parse_selection(only: str | None, roi: str | None, failed: bool) -> Selectio
     return None if roi is None else Selection(roi=_region(roi))
 
 
-def _numbers(text: str) -> frozenset[int]:
-    found: set[int] = set()
+def _numbers(text: str) -> tuple[range, ...]:
+    found = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise UserError(f"--only {text}: expected numbers of blocks and ranges of them, such as --only 3,7-9.")
-        found.update(range(first, last + 1))
-    return frozenset(found)
+        found.append(range(first, last + 1))
+    return tuple(found)
 
 
 def _region(text: str) -> Roi:

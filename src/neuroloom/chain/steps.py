@@ -165,9 +165,9 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
         read = chain.affinities_read(volume) if name == "predict" else None
         if read is not None and (deleted := int(np.count_nonzero(deleted_blocks(stage)))):
             if again := int(np.count_nonzero(read.wanted_again())):
-                state, why = "begun", f"{why}; {again} were deleted, and are to be read again"
+                state, why = "begun", f"{why}; affinities of {again} are deleted, and wanted again"
             else:
-                why += f"; {deleted} were deleted, since nobody is to read them"
+                why += f"; affinities of {deleted} are deleted, since no step is to read them"
         if state != "done" and name == "predict" and known:
             rate = plan_prediction(chain, volume).voxels_per_second
             seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate

@@ -94,8 +94,8 @@ def _show(examined: Examined, console: Console) -> None:
     for check in examined.checks:
         mark, colour = _MARKS[check.severity]
         line = Text.assemble((f"{mark} ", colour), (f"{check.name}: ", "bold"), check.what)
-        console.print(Padding(line, (0, 0, 0, 2)))
+        console.print(Padding(line, (0, 0, 0, 2), expand=False))
         if check.fix:
-            console.print(Padding(Text.assemble(("do: ", "dim"), check.fix), (0, 0, 0, 6)))
+            console.print(Padding(Text.assemble(("do: ", "dim"), check.fix), (0, 0, 0, 6), expand=False))
     if examined.log:
-        console.print(Padding(Text(f"What the job wrote: {examined.log}"), (0, 0, 0, 2)))
+        console.print(Padding(Text(f"What the job wrote: {examined.log}"), (0, 0, 0, 2), expand=False))

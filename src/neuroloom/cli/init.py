@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,4 +59,4 @@ def init_command(
         print(f"  {line}")
     if not train and model is None:
         print("Fill in the volumes, then:")
-    print(f"Next: neuroloom run --dry-run --project {folder}")
+    print(f"Next: neuroloom run --dry-run --project {shlex.quote(str(folder))}")

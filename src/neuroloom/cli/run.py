@@ -106,7 +106,7 @@ def run_all(chain: Chain, quiet: bool = False) -> None:
     if not quiet:
         print(f"\nAll done in {duration(time.monotonic() - started)}.")
         print_results(chain)
-        print(f"Report:  {report}\nLook:    neuroloom view --project {chain.project.folder}")
+        print(f"Report:  {report}\nLook:    neuroloom view {chain.project.option}")
 
 
 def run_step(chain: Chain, step: Step, quiet: bool = False) -> None:
@@ -176,7 +176,7 @@ def run_selected(chain: Chain, selection: Selection, quiet: bool = False) -> Non
         raise UserError(
             "--roi lies outside of all volumes of the project; it is in voxels from the first one, z, y, x."
         )
-    print(f"Next: neuroloom run --project {chain.project.folder}")
+    print(f"Next: neuroloom run {chain.project.option}")
 
 
 def _run_blocks(
@@ -355,7 +355,7 @@ def evaluate_command(
         print(
             f"Threshold {settings.chosen_threshold:g} is written into {chain.project.file}: {settings.chosen_because}."
         )
-    print(f"Next: neuroloom segment --project {chain.project.folder}")
+    print(f"Next: neuroloom segment {chain.project.option}")
 
 
 def segment_command(
@@ -391,7 +391,7 @@ def segment_command(
             chain.run_stage(stage, f"`segment {name}`", advance)
         what, where = ("Segmentation", stage.output.path) if stage.materialize else ("Table", stage.lookup_file)
         print(f"{what} of {name} at threshold {stage.threshold:g}: {where}")
-    print(f"Next: neuroloom view --project {chain.project.folder}")
+    print(f"Next: neuroloom view {chain.project.option}")
 
 
 def report_command(project: ProjectOption = Path()) -> None:
@@ -426,7 +426,7 @@ def _stage_command(
             run_step(chain, step)
         step = next(s for s in all_steps(chain) if s.name == f"{name} {volume.name}")
         print(f"{step.name}: {step.folder}")
-    print(f"Next: neuroloom {following} --project {chain.project.folder}")
+    print(f"Next: neuroloom {following} {chain.project.option}")
 
 
 def _run_selected_blocks(chain: Chain, step: Step, volume: RawVolume, selection: Selection) -> None:

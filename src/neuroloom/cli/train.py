@@ -76,7 +76,7 @@ def train_command(
     if following is None:
         print(f'To segment with it, set `setup = "{setup}"` in the section [training] of {chain.project.file}.')
     else:
-        print(f"Next: neuroloom {following} --project {chain.project.folder}")
+        print(f"Next: neuroloom {following} {chain.project.option}")
 
 
 def _fit(chain: Chain, setup: str, minutes: float) -> Chain:

@@ -27,7 +27,7 @@ def sbatch_options(
     nodes, tasks = _nodes_and_tasks(job)
     options = [
         f"--job-name={name}",
-        f"--output={log}",
+        f"--output={str(log.parent).replace('%', '%%')}/{log.name}",  # only in the name has % a meaning
         "--open-mode=append",
         "--requeue",
         f"--nodes={nodes}",

@@ -15,6 +15,7 @@ PROJECT/
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,11 @@ class Project:
     def file(self) -> Path:
         """The project file."""
         return self.folder / FILE_NAME
+
+    @property
+    def option(self) -> str:
+        """How a shell wants to hear of it: `--project FOLDER`."""
+        return f"--project {shlex.quote(str(self.folder))}"
 
     def locate(self, path: str) -> str:
         """A path of the project file, taken from the project's folder; URLs as they are."""
