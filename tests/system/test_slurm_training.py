@@ -259,3 +259,21 @@ def test_jobs_that_cannot_start_stop_the_training(slurm: Slurm, project: Path) -
     ):
         train_there(project, "broken")
     assert not slurm.jobs()
+
+
+def test_one_command_trains_and_segments_on_the_cluster(slurm: Slurm, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    (project / "cluster.toml").write_text(PROFILES)
+    ran = neuroloom("run", "--on", "lab", "--project", project)
+    assert ran.returncode == 0, ran.stderr
+    slurm.wait_for(lambda: not slurm.jobs(), 30)
+    chain = Chain(open_project(project))
+    segment = chain.segment(chain.volume("val"))
+    assert segment is not None
+    assert segment.is_done()
+    jobs = {
+        file.parent.name.rpartition("-")[0]
+        for file in project.glob("*/**/events.jsonl")
+        if any(json.loads(line)["event"] == "submitted" for line in file.open())
+    }
+    assert jobs == {"lsd", "acrlsd", "affinities", "fragments", "agglomeration", "segmentation"}
