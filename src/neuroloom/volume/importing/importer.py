@@ -14,11 +14,11 @@ moved into place in one step: an interrupted import leaves nothing that looks wh
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, lock
@@ -333,12 +334,17 @@ def _place(
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder. After a full disk, zarr's threads may still be writing other chunks into it for a moment."""
-    for _ in range(20):
+    """Delete a folder once nobody writes into it: after a full disk, zarr's other writers go on for a moment."""
+    if folder.exists():
+        with contextlib.suppress(TimeoutError):
+            sync(_writers_ended(), timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
+
+
+async def _writers_ended() -> None:
+    """Wait for what else runs in zarr's event loop: the writes of other chunks than the one that failed."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _write_parts(
