@@ -59,3 +59,13 @@ def test_where_16_bits_end(length: int) -> None:
 def test_nothing_to_measure_from() -> None:
     assert np.array_equal(squared_distance(np.ones((2, 3, 4), dtype=bool)), np.ones((2, 3, 4)))
     assert squared_distance(np.ones((0, 3, 4), dtype=bool)).shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("length", [300, 16_000])
+def test_rows_without_anything_outside_are_measured_from_other_rows(length: int) -> None:
+    inside = np.ones((1, 3, length), dtype=bool)
+    inside[0, 2] = False
+    np.testing.assert_array_equal(squared_distance(inside)[0, :, 0], [4, 1, 0])
+    np.testing.assert_array_equal(squared_distance(inside)[0, 0], np.full(length, 4))
+    inside[0, 2, 1:] = True
+    assert squared_distance(inside)[0, 0, length - 1] == (length - 1) ** 2 + 4

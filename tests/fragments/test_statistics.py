@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuroloom.fragments.runs import Runs
 from neuroloom.fragments.statistics import statistics
 
 
@@ -11,8 +12,9 @@ def test_is_the_definition() -> None:
     random = np.random.default_rng(0)
     numbers = random.integers(0, 6, (5, 6, 7)).astype(np.uint32)
     numbers[numbers == 4] = 0
-    affinities = random.integers(0, 256, (3, 5, 6, 7)).astype(np.uint8)
-    measured = statistics(affinities, numbers)
+    around = random.integers(0, 256, (3, 9, 9, 12)).astype(np.uint8)
+    affinities = around[:, 2:7, 1:7, 3:10]
+    measured = statistics(around, Runs.of(numbers), (2, 1, 3))
     assert measured.size[3] == 0
     for i in (1, 2, 3, 5):
         places = np.argwhere(numbers == i)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,36 +108,76 @@ def test_libpq_finds_credentials_itself(postgres: PostgresServer, monkeypatch: p
 
 @pytest.mark.system
 def test_rows_can_be_asked_in_sql_and_those_that_went_are_missed(postgres: PostgresServer) -> None:
-    address = postgres.address("sql")
-    store = GraphPostgres(address, RUN)
-    for number in range(3):
-        store.write_nodes(number, some_nodes(50, number))
+    store = GraphPostgres(postgres.address("sql"), RUN)
+    nodes = {number: some_nodes(50, number) for number in range(3)}
+    for number in nodes:
+        store.write_nodes(number, nodes[number])
     assert len(store.read_nodes()) == 150
     with psycopg.connect(f"{postgres.credentials}/sql", autocommit=True) as other:
-        table = f'"{RUN.name}".nodes'
-        plan = other.execute(f"EXPLAIN SELECT * FROM {table} WHERE centre_z < 20").fetchall()
-        assert plan
-        assert other.execute(f"SELECT count(*), min(id) FROM {table}").fetchone() == (150, 1)
-        index = other.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'nodes_place'").fetchone()
-        assert index is not None
-        assert "brin (block, centre_z, centre_y, centre_x)" in index[0]
-        other.execute(f"DELETE FROM {table} WHERE block = 1 AND size = (SELECT max(size) FROM {table} WHERE block = 1)")
-    with pytest.raises(UserError, match=r"has \d+ nodes of block 1; expected 50"):
+        rows = f'"{RUN.name}".nodes'
+        assert other.execute(f"SELECT count(*), min(id) FROM {rows}").fetchone() == (150, 1)
+        first = int(nodes[1].id[0])
+        query = f"SELECT centre_z, centre_y, centre_x, size, end_x FROM {rows} WHERE block = 1 AND id = {first}"
+        expected = (*nodes[1].centre[0], nodes[1].size[0], nodes[1].end[0, 2])
+        assert other.execute(query).fetchall() == [expected]
+        other.execute(f'DELETE FROM "{RUN.name}".nodes_by_block WHERE block = 1')
+    with pytest.raises(UserError, match=r"has 0 nodes of block 1; expected 50"):
         store.read_nodes()
-    assert len(store.read_nodes(Roi((0, 0, 0), (200, 200, 200)))) >= 148
+    assert len(store.read_nodes(Roi((0, 0, 0), (200, 200, 200)))) == 100
     with psycopg.connect(f"{postgres.credentials}/sql", autocommit=True) as other:
         other.execute(f'DROP SCHEMA "{RUN.name}" CASCADE')
     assert store.blocks("nodes") == set()
 
 
 @pytest.mark.system
-def test_rows_that_a_server_moved_are_sorted_again(postgres: PostgresServer) -> None:
-    store = GraphPostgres(postgres.address("moved"), RUN)
+def test_an_index_finds_the_blocks_of_a_region(postgres: PostgresServer) -> None:
+    store = GraphPostgres(postgres.address("region"), RUN)
+    nodes = some_nodes(400, 1)
+    for number in range(400):  # each in a place of its own
+        centre = np.array([[number * 10.0, 5.0, 5.0]])
+        store.write_nodes(number, replace(nodes.select(np.array([number])), centre=centre))
+        store.write_edges(number, some_edges(2, number))
+    assert [number for number, _ in store.read("nodes", Roi((95, 0, 0), (30, 9, 9)))] == [10, 11, 12]
+    with psycopg.connect(f"{postgres.credentials}/region", autocommit=True) as other:
+        other.execute(f'ANALYZE "{RUN.name}".nodes_by_block')
+        other.execute("SET enable_seqscan = off")  # few rows are read faster without
+        query = f'EXPLAIN SELECT block FROM "{RUN.name}".nodes_by_block WHERE z && int8range(95, 125)'
+        assert "nodes_place" in str(other.execute(query).fetchall())
+        boxes = other.execute(f'SELECT lower(z), upper(z) FROM "{RUN.name}".edges_by_block ORDER BY block').fetchall()
+        for number in range(400):
+            found = other.execute(
+                f'SELECT min(position_z), max(position_z) FROM "{RUN.name}".edges WHERE block = {number}'
+            ).fetchall()
+            assert boxes[number][0] <= found[0][0] <= found[0][1] < boxes[number][1]
+
+
+@pytest.mark.system
+def test_a_block_of_many_rows_is_cut_and_joined(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuroloom.graph.postgres.AT_ONCE", 60)
+    store = GraphPostgres(postgres.address("large"), RUN)
     edges = some_edges(500, 4)
     store.write_edges(0, edges)
-    with psycopg.connect(f"{postgres.credentials}/moved", autocommit=True) as other:
-        other.execute(f'UPDATE "{RUN.name}".edges SET contact_area = contact_area WHERE u % 3 = 0')
-    assert equal(store.read_edges(), edges.select(np.lexsort((edges.v, edges.u))))
+    store.write_edges(1, some_edges(3, 5))
+    with psycopg.connect(f"{postgres.credentials}/large", autocommit=True) as other:
+        arrays = f'SELECT count(*) FROM "{RUN.name}".edges_by_block WHERE block = 0'
+        assert other.execute(arrays).fetchone() == (9,)
+        # as after an UPDATE: the server gives rows in another order
+        some = f"block = 0 AND u[1] < {int(np.median(edges.u))}"
+        other.execute(f'UPDATE "{RUN.name}".edges_by_block SET block = 0 WHERE {some}')
+    first, _ = store.edges()
+    assert equal(first, edges.select(np.lexsort((edges.v, edges.u))))
+    store.write_edges(0, some_edges(2, 6))
+    assert len(store.read_edges()) == 5
+
+
+@pytest.mark.system
+def test_what_an_older_version_wrote_is_told(postgres: PostgresServer) -> None:
+    store = GraphPostgres(postgres.address("older"), RUN)
+    store.write_edges(0, some_edges(3, 0))
+    with psycopg.connect(f"{postgres.credentials}/older", autocommit=True) as other:
+        other.execute(f'DROP TABLE "{RUN.name}".outside_by_block CASCADE')
+    with pytest.raises(UserError, match="as an older neuroloom wrote it"):
+        GraphPostgres(store.address, RUN).read_edges()
 
 
 @pytest.mark.system

@@ -144,13 +144,8 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
     stage = make(volume)
     size = chain.raw(volume).open().shape
     state: State = "to do"
-    # how many operations somebody else's network takes is not known
-    known = name != "predict" or bool(chain.members)
-    why, folder, seconds = (
-        "waits for what comes before",
-        None,
-        estimates.stage(chain.parameters, name, size, chain.networks) if known else None,
-    )
+    why, folder = "waits for what comes before", None
+    seconds: float | None = None
     changes: tuple[Change, ...] = ()
     if stage is not None:
         folder = stage.folder
@@ -168,9 +163,13 @@ def _stage_step(chain: Chain, name: str, volume: RawVolume, make: Callable[[RawV
                 state, why = "begun", f"{why}; affinities of {again} are deleted, and wanted again"
             else:
                 why += f"; affinities of {deleted} are deleted, since no step is to read them"
-        if state != "done" and name == "predict" and known:
+    # how many operations somebody else's network takes is not known
+    if state != "done" and (name != "predict" or chain.members):
+        if name == "predict" and stage is not None:
             rate = plan_prediction(chain, volume).voxels_per_second
             seconds = estimates.SECONDS_PER_STAGE + math.prod(size) / rate
+        else:
+            seconds = estimates.stage(chain.parameters, name, size, chain.networks)
     return Step(
         f"{name} {volume.name}",
         state,

@@ -88,31 +88,12 @@ def occurring(numbers: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
     return found[1:]
 
 
-def shifted(numbers: NDArray[np.uint32], by: np.uint64) -> NDArray[np.uint64]:
-    """Add the same to all labels; 0 stays 0.
-
-    Args:
-        numbers: Any shape.
-        by: What is added.
-    """
-    flat = np.ascontiguousarray(numbers).reshape(-1)
-    result = np.empty(flat.shape, dtype=np.uint64)
-    _shift(flat, by, result)
-    return result.reshape(numbers.shape)
-
-
 @numba.njit(cache=True)
 def _mark(numbers: Any, found: Any) -> None:
     for z in range(numbers.shape[0]):
         for y in range(numbers.shape[1]):
             for x in range(numbers.shape[2]):
                 found[numbers[z, y, x]] = True
-
-
-@numba.njit(cache=True)
-def _shift(numbers: Any, by: Any, result: Any) -> None:
-    for i in range(len(numbers)):
-        result[i] = np.uint64(numbers[i]) + by if numbers[i] else np.uint64(0)
 
 
 @numba.njit(cache=True, nogil=True)

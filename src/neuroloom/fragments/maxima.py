@@ -51,8 +51,10 @@ def _in_planes(values: Any, size: int, result: Any) -> None:
                 span *= 2
             _larger(line[:width], line[size - span : size - span + width], rows[size // 2 + y])
         span = _widen(rows, size)
+        # loops are written out: a row takes some ten nanoseconds, as long as making a slice
         for y in range(height):
-            _larger(rows[y], rows[y + size - span], result[z, y])
+            for x in range(width):
+                result[z, y, x] = max(rows[y, x], rows[y + size - span, x])
         rows[:] = 0
 
 
@@ -63,10 +65,12 @@ def _across_planes(values: Any, size: int) -> None:
     rows = np.zeros((depth + size, width), dtype=values.dtype)
     for y in range(height):
         for z in range(depth):
-            rows[size // 2 + z] = values[z, y]
+            for x in range(width):
+                rows[size // 2 + z, x] = values[z, y, x]
         span = _widen(rows, size)
         for z in range(depth):
-            _larger(rows[z], rows[z + size - span], values[z, y])
+            for x in range(width):
+                values[z, y, x] = max(rows[z, x], rows[z + size - span, x])
         rows[:] = 0
 
 
@@ -76,7 +80,8 @@ def _widen(rows: Any, size: int) -> int:
     span = 1
     while 2 * span <= size:
         for row in range(len(rows) - span):
-            _larger(rows[row], rows[row + span], rows[row])
+            for x in range(rows.shape[1]):
+                rows[row, x] = max(rows[row, x], rows[row + span, x])
         span *= 2
     return span
 

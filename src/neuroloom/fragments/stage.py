@@ -22,10 +22,10 @@ from neuroloom.blockwise.intermediate import check_there
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.fragments.affinities import open_affinities
 from neuroloom.fragments.borders import make_borders, write_borders
-from neuroloom.fragments.labels import shifted
 from neuroloom.fragments.outputs import make_label_volume
+from neuroloom.fragments.runs import Runs
 from neuroloom.fragments.statistics import statistics
-from neuroloom.fragments.watershed import connected, fragments
+from neuroloom.fragments.watershed import fragments
 from neuroloom.graph import KeepsGraph, Nodes, Run
 from neuroloom.graph.tables import Kind
 from neuroloom.volume.masks import read_mask
@@ -108,16 +108,17 @@ class Fragments(KeepsGraph):
             replace_sections=[z - int(roi.begin[0]) for z in self.replace_sections],
         )
         write_borders(self.output, block, labels, roi)
-        inner = (block.write_roi - roi.begin).to_slices()
-        numbers = connected(labels[inner])
+        inner = block.write_roi - roi.begin
+        runs = Runs.of(labels, inner.begin, inner.shape).connected()
+        measured = statistics(values, runs, inner.begin)
         bump = np.uint64(block.number * int(np.prod(self.block_shape)))
-        self.output.open().write(block.write_roi.begin, shifted(numbers, bump))
-        measured = statistics(np.ascontiguousarray(values[:, *inner]), numbers)
+        ids = np.arange(1, len(measured.size) + 1, dtype=np.uint64) + bump
+        self.output.open().write(block.write_roi.begin, runs.painted(np.append(np.uint64(0), ids)))
         begin = np.array(block.write_roi.begin)
         self.graph.write_nodes(
             block.number,
             Nodes(
-                id=np.arange(1, len(measured.size) + 1, dtype=np.uint64) + bump,
+                id=ids,
                 centre=measured.centre + begin,
                 size=measured.size,
                 mean_affinity=measured.mean_affinity,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cc3d
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +22,7 @@ from neuroloom.fragments.distance import squared_distance
 from neuroloom.fragments.flooding import flood
 from neuroloom.fragments.hierarchy import agglomerate
 from neuroloom.fragments.maxima import maximum_filter
+from neuroloom.fragments.runs import Runs
 from neuroloom.fragments.statistics import statistics
 
 
@@ -61,7 +62,7 @@ def fragments(
     if full_mask is not None:
         affinities = np.where(full_mask, affinities, np.uint8(0))
     channels = affinities[1:] if in_xy else affinities
-    inside = channels.sum(axis=0, dtype=np.uint16) > threshold * 255 * len(channels)
+    inside = _inside(np.ascontiguousarray(channels), int(np.floor(threshold * 255 * len(channels))))
     labels = np.zeros(shape, dtype=np.uint32)
     if in_xy:
         count = 0
@@ -76,7 +77,7 @@ def fragments(
     if full_mask is not None:
         labels[~full_mask] = 0
     if filter_fragments > 0:
-        low = statistics(affinities, labels).mean_affinity < filter_fragments
+        low = statistics(affinities, Runs.of(labels)).mean_affinity < filter_fragments
         labels[np.concatenate([[False], low])[labels]] = 0
     if epsilon_agglomerate > 0:
         labels = agglomerate(affinities, labels, "hist_quant_25", epsilon_agglomerate)
@@ -100,8 +101,25 @@ def watershed(inside: NDArray[np.bool_], min_seed_distance: int) -> NDArray[np.u
     if inside.size == 0:
         return np.zeros(inside.shape, dtype=np.uint32)
     height = squared_distance(inside)
-    seeds = cc3d.connected_components(height == maximum_filter(height, min_seed_distance), connectivity=6)
-    return flood(height, seeds.astype(np.uint32, copy=False))
+    seeds = connected((height == maximum_filter(height, min_seed_distance)).view(np.uint8))
+    return flood(height, seeds)
+
+
+@numba.njit(cache=True)
+def _inside(affinities: Any, above: int) -> Any:
+    """Where the sum of affinities is larger."""
+    _, depth, height, width = affinities.shape
+    inside = np.empty((depth, height, width), dtype=np.bool_)
+    sums = np.empty(width, dtype=np.int16)
+    for z in range(depth):
+        for y in range(height):
+            sums[:] = 0
+            for channel in range(len(affinities)):
+                for x in range(width):
+                    sums[x] += np.int16(affinities[channel, z, y, x])
+            for x in range(width):
+                inside[z, y, x] = sums[x] > above
+    return inside
 
 
 def connected(labels: NDArray[Any]) -> NDArray[np.uint32]:
@@ -110,10 +128,7 @@ def connected(labels: NDArray[Any]) -> NDArray[np.uint32]:
     Args:
         labels: `(z, y, x)`, 0 = none.
     """
-    if labels.size == 0:
-        return np.zeros(labels.shape, dtype=np.uint32)
-    pieces = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=6)
-    return pieces.astype(np.uint32, copy=False)
+    return Runs.of(labels).connected().painted()
 
 
 def expand_mask(mask: NDArray[Any], shape: Sequence[int]) -> NDArray[np.bool_]:

@@ -1,13 +1,14 @@
-"""The graph in PostgreSQL: a schema per run, with its rows in tables that other programs can ask.
+"""The graph in PostgreSQL: a schema per run, with views that other programs can ask.
 
-    "<run>".run                        what the run is
-    "<run>".blocks                     kind, block, rows: which blocks are written
-    "<run>".nodes, edges, outside      block, and a column each
+    "<run>".run                               what the run is
+    "<run>".blocks                            kind, block, rows: which blocks are written
+    "<run>".nodes_by_block, edges_by_block, … a block in a row: the box its places lie in, and an array per column
+    "<run>".nodes, edges, outside             views of them: a row per node or edge, with the number of its block
 
-Rows go in and out as binary COPY, in buffers that numpy makes and reads. On the way out the server puts each column of
-a block into an array, so that one message holds a whole block; a message per row would take three times as long. The
-index is made when the graph is first read, since writing is faster without: a BRIN of blocks, and of centres, along
-which rows lie anyway, is a thousandth of the table's size. Ids from 2**63 on are kept as negative numbers.
+A row per edge would cost the server a header of 24 bytes and a visit each, three times as much as the numbers in it.
+Blocks go in and out as binary COPY, array by array, which numpy makes and reads. They are not compressed: ids of
+neighbours are alike, but the server's compression takes longer than its disk. Two indexes find blocks by number, and by
+region. Ids from 2**63 on are kept as negative numbers.
 """
 
 from __future__ import annotations
@@ -36,12 +37,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AT_ONCE = 500_000
-"""Rows that are read at once."""
-IN_A_BUFFER = 5_000
-"""Rows that are sent at once: the server works on them while the next are prepared."""
+"""Rows that are read at once, and of one array; a block that has more is cut."""
 _LONGEST_NAME = 63
 """Bytes of a schema's name."""
-_TYPES = {"u8": ("bigint", ">i8"), "i8": ("bigint", ">i8"), "f4": ("real", ">f4"), "f8": ("double precision", ">f8")}
+_FAR = 2**62
+"""Voxels; a place that is no number lies anywhere."""
+_TYPES = {
+    "u8": ("bigint", ">i8", 20),
+    "i8": ("bigint", ">i8", 20),
+    "f4": ("real", ">f4", 700),
+    "f8": ("double precision", ">f8", 701),
+}
+"""Of columns: as the server names them, as they travel, and their numbers."""
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 _FINAL = ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf", "permission denied")
@@ -64,9 +71,7 @@ class GraphPostgres(GraphStore):
         self.run = run
         self.schema = schema_name(run.name)
         self._connection: psycopg.Connection[Any] | None = None
-        self._buffers: dict[Kind, NDArray[Any]] = {}
         self._made = False
-        self._indexed: set[Kind] = set()
         _psycopg()
 
     @classmethod
@@ -80,7 +85,7 @@ class GraphPostgres(GraphStore):
         query = (
             "SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
             "WHERE relname = 'run' AND EXISTS (SELECT FROM pg_class AS other WHERE other.relnamespace = "
-            "pg_class.relnamespace AND other.relname = 'outside') ORDER BY nspname"
+            "pg_class.relnamespace AND other.relname = 'outside_by_block') ORDER BY nspname"
         )
         found = []
         for (schema,) in store._do(lambda db: db.execute(query).fetchall()):
@@ -113,15 +118,15 @@ class GraphPostgres(GraphStore):
                 (kind, block_number, count),
             ).fetchone()  # type: ignore[misc]
             if before:
-                db.execute(_sql(f"DELETE FROM {self._table(kind)} WHERE block = %s"), (block_number,))
-            names = ", ".join(["block", *columns])
-            with db.cursor().copy(_sql(f"COPY {self._table(kind)} ({names}) FROM STDIN (FORMAT BINARY)")) as copy:
-                if kind not in self._buffers:
-                    self._buffers[kind] = empty_rows(kind)
+                db.execute(_sql(f"DELETE FROM {self._by_block(kind)} WHERE block = %s"), (block_number,))
+            names = ", ".join(["block", *(axis for axis in AXES if _place(kind)), *columns])
+            with db.cursor().copy(_sql(f"COPY {self._by_block(kind)} ({names}) FROM STDIN (FORMAT BINARY)")) as copy:
                 copy.write(_HEADER)
-                for begin in range(0, count, IN_A_BUFFER):
-                    part = {name: column[begin : begin + IN_A_BUFFER] for name, column in columns.items()}
-                    copy.write(fill_rows(self._buffers[kind], block_number, part))
+                for begin in range(0, count, AT_ONCE):
+                    part = {name: column[begin : begin + AT_ONCE] for name, column in columns.items()}
+                    # array by array: the server works on one while the next is prepared
+                    for message in to_messages(kind, block_number, part):
+                        copy.write(message)
                 copy.write(_END)
 
     def blocks(self, kind: Kind) -> set[int]:
@@ -131,9 +136,6 @@ class GraphPostgres(GraphStore):
     def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
         """Block by block; see `GraphStore.read`."""
         rows = self._rows(kind)
-        if any(rows.values()) and kind not in self._indexed:
-            self._do(lambda db: self._make_index(db, kind))
-            self._indexed.add(kind)
         for numbers in in_parts(rows, AT_ONCE):
             found = self._do(partial(self._read, kind=kind, first=numbers[0], last=numbers[-1], roi=roi))
             for number in numbers:
@@ -152,11 +154,10 @@ class GraphPostgres(GraphStore):
         where = f"block BETWEEN {first} AND {last}"
         if roi is not None:
             for axis, begin, end in zip(AXES, roi.begin, roi.end, strict=True):
-                where += f" AND centre_{axis} >= {int(begin)} AND centre_{axis} < {int(end)}"
-        arrays = ", ".join(f"array_agg({name})" for name in COLUMNS[kind])
-        query = f"SELECT block, {arrays} FROM {self._table(kind)} WHERE {where} GROUP BY block"
+                where += f" AND {axis} && int8range({int(begin)}, {int(end)})"
+        query = f"SELECT block, {', '.join(COLUMNS[kind])} FROM {self._by_block(kind)} WHERE {where}"
         with db.cursor().copy(_sql(f"COPY ({query}) TO STDOUT (FORMAT BINARY)")) as copy:
-            return dict(from_messages(b"".join(copy), kind))
+            return from_messages(b"".join(copy), kind)
 
     def _rows(self, kind: Kind) -> dict[int, int]:
         """How many rows each block has that was written."""
@@ -167,11 +168,17 @@ class GraphPostgres(GraphStore):
         """Whether the database holds this run.
 
         Raises:
-            UserError: It holds another one under its name.
+            UserError: It holds another one under its name, or one in another form.
         """
-        (table,) = db.execute("SELECT to_regclass(%s)", (self._table("run"),)).fetchone()  # type: ignore[misc]
-        if table is None:
+        tables = (self._table("run"), self._by_block("outside"))
+        run, rows = db.execute("SELECT to_regclass(%s), to_regclass(%s)", tables).fetchone()  # type: ignore[misc]
+        if run is None:
             return False
+        if rows is None:
+            raise UserError(
+                f"{self.address} holds {self.schema} as an older neuroloom wrote it. Drop that schema, and run "
+                "the same command again."
+            )
         (content,) = db.execute(_sql(f"SELECT content FROM {self._table('run')}")).fetchone()  # type: ignore[misc]
         if Run.model_validate_json(content).fingerprint != self.run.fingerprint:
             raise of_another_run(self.address, self.schema)
@@ -191,27 +198,28 @@ class GraphPostgres(GraphStore):
                     )
                 )
                 for kind in KINDS:
-                    # wide columns first: rows are a tenth smaller without gaps
-                    widest = sorted(COLUMNS[kind].items(), key=lambda column: -column[1].itemsize)
-                    columns = "".join(f"{name} {_type(dtype)[0]} NOT NULL, " for name, dtype in widest)
-                    db.execute(_sql(f"CREATE TABLE {self._table(kind)} ({columns}block integer NOT NULL)"))
+                    self._make_table(db, kind)
                 db.execute(_sql(f"CREATE TABLE {self._table('run')} (content text NOT NULL)"))
                 db.execute(_sql(f"INSERT INTO {self._table('run')} VALUES (%s)"), (self.run.model_dump_json(),))
         self._made = True
 
-    def _make_index(self, db: psycopg.Connection[Any], kind: Kind) -> None:
-        import psycopg
+    def _make_table(self, db: psycopg.Connection[Any], kind: Kind) -> None:
+        table, names = self._by_block(kind), list(COLUMNS[kind])
+        ranges = [axis for axis in AXES if _place(kind)]
+        columns = ["block integer", *(f"{axis} int8range" for axis in ranges)]
+        columns += [f"{name} {_type(dtype)[0]}[]" for name, dtype in COLUMNS[kind].items()]
+        db.execute(_sql(f"CREATE TABLE {table} ({' NOT NULL, '.join(columns)} NOT NULL)"))
+        kept = ", ".join(f"ALTER {name} SET STORAGE EXTERNAL" for name in names)
+        db.execute(_sql(f"ALTER TABLE {table} {kept}"))
+        db.execute(_sql(f"CREATE INDEX {kind}_block ON {table} (block)"))
+        if ranges:
+            db.execute(_sql(f"CREATE INDEX {kind}_place ON {table} USING gist ({', '.join(ranges)})"))
+        rows = f"LATERAL unnest({', '.join(f'blocks.{name}' for name in names)}) AS rows ({', '.join(names)})"
+        view = f"SELECT blocks.block, rows.* FROM {table} AS blocks, {rows}"
+        db.execute(_sql(f"CREATE VIEW {self._table(kind)} AS {view}"))
 
-        columns = ", ".join(["block", *(f"centre_{axis}" for axis in AXES if kind == "nodes")])
-        with contextlib.suppress(psycopg.errors.InsufficientPrivilege), db.transaction():
-            db.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (self.schema,))
-            db.execute(
-                _sql(
-                    f"CREATE INDEX IF NOT EXISTS {kind}_place ON {self._table(kind)} USING brin ({columns}) "
-                    "WITH (pages_per_range = 16)"
-                )
-            )
-            db.execute(_sql(f"ANALYZE {self._table(kind)} (block)"))
+    def _by_block(self, kind: Kind) -> str:
+        return self._table(f"{kind}_by_block")
 
     def _table(self, name: str) -> str:
         return f'{_quoted(self.schema)}."{name}"'
@@ -256,56 +264,65 @@ def schema_name(run: str) -> str:
     return run[: _LONGEST_NAME - 13] + "_" + hashlib.sha256(run.encode()).hexdigest()[:12]
 
 
-def empty_rows(kind: Kind) -> NDArray[Any]:
-    """`IN_A_BUFFER` rows as binary COPY wants them: number of columns, then length and value of each; but no values."""
-    types = [("block", ">i4"), *((name, _type(dtype)[1]) for name, dtype in COLUMNS[kind].items())]
-    fields = [("count", ">i2")]
-    for name, dtype in types:
-        fields += [(f"{name} length", ">i4"), (name, dtype)]
-    rows = np.zeros(IN_A_BUFFER, dtype=fields)
-    rows["count"] = len(types)
-    for name, dtype in types:
-        rows[f"{name} length"] = np.dtype(dtype).itemsize
-    return rows
-
-
-def fill_rows(rows: NDArray[Any], block_number: int, columns: Columns) -> bytes:
-    """Put values into rows.
+def to_messages(kind: Kind, block_number: int, columns: Columns) -> Iterator[bytes]:
+    """A row of a block as binary COPY wants it, in pieces.
 
     Args:
-        rows: What `empty_rows` made; used again and again.
-        block_number: The first column.
-        columns: The others; up to as many rows.
+        kind: Of the rows in the arrays.
+        block_number: The first column; the box of the places comes next.
+        columns: The arrays; at least one row.
 
-    Returns:
-        So many rows as bytes.
+    Yields:
+        Bytes; all together are the row.
     """
-    rows = rows[: len(next(iter(columns.values())))]
-    rows["block"] = block_number
+    place = _place(kind)
+    ranges = [_range(columns[f"{place}_{axis}"]) for axis in AXES if place]
+    yield struct.pack(">hii", 1 + len(ranges) + len(columns), 4, block_number) + b"".join(ranges)
     for name, column in signed(columns).items():
-        rows[name] = column
-    return rows.tobytes()
+        _, travels, number = _type(COLUMNS[kind][name])
+        # length and value of each; before it: length, dimensions, whether there are NULLs, type, extent, first index
+        items: NDArray[Any] = np.empty(len(column), [("length", ">i4"), ("value", travels)])
+        items["length"] = np.dtype(travels).itemsize
+        items["value"] = column
+        yield struct.pack(">iiiiii", 20 + items.nbytes, 1, 0, number, len(column), 1)
+        yield items.tobytes()
 
 
-def from_messages(data: bytes, kind: Kind) -> Iterator[tuple[int, Columns]]:
-    """Block numbers and rows, sorted, of what COPY gave of blocks and arrays."""
+def from_messages(data: bytes, kind: Kind) -> dict[int, Columns]:
+    """Rows, sorted, by block numbers, from what COPY gave: number and arrays of blocks."""
+    parts: dict[int, list[Columns]] = {}
     place = len(_HEADER)
     while data[place : place + 2] != _END:
         (block,) = struct.unpack_from(">i", data, place + 6)
         place += 10
         columns: Columns = {}
         for name, dtype in COLUMNS[kind].items():
-            (length,) = struct.unpack_from(">i", data, place)
-            # an array: dimensions, whether there are NULLs, type; extent and first index; then length and value of each
-            (count,) = struct.unpack_from(">i", data, place + 16)
+            length, _, _, _, count, _ = struct.unpack_from(">iiiiii", data, place)
             item = np.dtype([("length", ">i4"), ("value", _type(dtype)[1])])
             values: NDArray[Any] = np.frombuffer(data, item, count, place + 24)["value"]
             columns[name] = values.astype(values.dtype.newbyteorder("="))
             place += 4 + length
-        yield block, in_order(kind, unsigned(kind, columns))
+        parts.setdefault(block, []).append(columns)
+    return {block: in_order(kind, unsigned(kind, _joined(several))) for block, several in parts.items()}
 
 
-def _type(dtype: np.dtype[Any]) -> tuple[str, str]:
+def _joined(parts: list[Columns]) -> Columns:
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _place(kind: Kind) -> str:
+    """The columns that say where a row lies, without their axes; empty if there are none."""
+    return {"nodes": "centre", "edges": "position", "outside": ""}[kind]
+
+
+def _range(values: NDArray[Any]) -> bytes:
+    """Whole numbers from below the smallest value to above the largest, as an int8range travels."""
+    ends = np.array([values.min(), values.max()], np.float64)
+    low, high = np.floor(ends).clip(-_FAR, _FAR).astype(int) if np.isfinite(ends).all() else (-_FAR, _FAR)
+    return struct.pack(">iBiqiq", 25, 2, 8, low, 8, high + 1)  # 2: its begin belongs to it
+
+
+def _type(dtype: np.dtype[Any]) -> tuple[str, str, int]:
     return _TYPES[f"{dtype.kind}{dtype.itemsize}"]
 
 
