@@ -33,8 +33,8 @@ pytestmark = pytest.mark.system
 
 CUBE = ((200, 400), (160, 320), (400, 640))
 """First and last nm along z, y, x."""
-CENTRE = (300.0, 240.0, 500.0)
-"""What the middle of the panel shows, nm z y x."""
+CENTRE = (300.0, 241.2, 501.2)
+"""What the middle of the panel shows, nm z y x; no edge lies in the middle of a pixel, where rounding would decide."""
 NM_PER_PIXEL = 2.0
 FARTHER = 5
 """How many times more nm are in a pixel where copies are looked at."""

@@ -359,7 +359,8 @@ class _Convolution(nn.Conv3d):
 def _double_convolution(below: int, maps: int, kernel: Triple) -> nn.Sequential:
     first, second = _Convolution(below, maps, kernel), nn.Conv3d(maps, maps, kernel)
     for layer in (first, second):
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if _has_values(layer.weight):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(_bias(layer))
     return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
 
@@ -371,7 +372,8 @@ def _upsampling(below: int, maps: int, factor: Triple, kind: Upsampling) -> nn.M
     else:
         layer = nn.Conv3d(below, maps, 1)
     # no ReLU follows: the variance is kept by one over the number of maps that are added up
-    nn.init.normal_(layer.weight, std=below**-0.5)
+    if _has_values(layer.weight):
+        nn.init.normal_(layer.weight, std=below**-0.5)
     nn.init.zeros_(_bias(layer))
     if kind == "transposed":
         return layer
@@ -380,6 +382,11 @@ def _upsampling(below: int, maps: int, factor: Triple, kind: Upsampling) -> nn.M
         return nn.Sequential(layer, nn.Upsample(scale_factor=scale, mode="nearest"))
     # Interpolation at the border has seen nothing beyond it: cut it off, or tiles would show.
     return nn.Sequential(layer, nn.Upsample(scale_factor=scale, mode="trilinear"), CutBorder(factor))
+
+
+def _has_values(weight: torch.Tensor) -> bool:
+    """Whether it has any to draw; to draw none, PyTorch would load its compiler, which takes seconds."""
+    return not weight.is_meta
 
 
 def _bias(layer: nn.Conv3d | nn.ConvTranspose3d) -> torch.Tensor:

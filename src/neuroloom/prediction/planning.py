@@ -230,12 +230,12 @@ def tile_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.
 def _most_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype) -> int:
     """The same, found by a sweep that computes nothing."""
     last = ("raw", "lsd") if networks[-1].in_channels > networks[0].out_channels else ("lsd",)
-    with torch.device("meta"), torch.inference_mode():
+    with torch.device("meta"):
         parts = [
             Part(("raw",) if number == 0 else last, UNet(network).to(dtype)) for number, network in enumerate(networks)
         ]
         raw, like = torch.empty(extents(networks, tile)[0], dtype=torch.uint8), torch.empty(0, dtype=dtype)
-        with LiveBytes() as live:
-            for _ in run_fused(parts, raw, tile, like):
-                pass
+    with torch.inference_mode(), LiveBytes() as live:
+        for _ in run_fused(parts, raw, tile, like):
+            pass
     return live.most
