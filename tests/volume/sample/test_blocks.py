@@ -41,7 +41,7 @@ def same(one: Block, other: Block) -> bool:
     return bool(np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]))
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     begin=st.tuples(*[st.integers(-40_000, 40_000)] * 3),
     shape=st.tuples(*[st.integers(2, 20)] * 3),
