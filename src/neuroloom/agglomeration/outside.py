@@ -31,23 +31,34 @@ def outside_faces(
 
 @numba.njit(cache=True)
 def _outside(numbers: Any, count: int, borders: Any) -> Any:
-    faces = np.zeros(count + 1, dtype=np.int64)
-    shape = numbers.shape
-    for z in range(shape[0]):
-        for y in range(shape[1]):
-            for x in range(shape[2]):
-                here = numbers[z, y, x]
-                if here == 0:
-                    continue
-                place = (z, y, x)
-                for axis in range(3):
-                    step_z, step_y, step_x = np.int64(axis == 0), np.int64(axis == 1), np.int64(axis == 2)
-                    if place[axis] == 0:
-                        faces[here] += borders[axis, 0]
-                    elif numbers[z - step_z, y - step_y, x - step_x] == 0:
-                        faces[here] += 1
-                    if place[axis] == shape[axis] - 1:
-                        faces[here] += borders[axis, 1]
-                    elif numbers[z + step_z, y + step_y, x + step_x] == 0:
-                        faces[here] += 1
+    faces = np.zeros(count + 1, dtype=np.int64)  # the first counts those of voxels without region, and is dropped
+    depth, height, width = numbers.shape
+    has_none = np.zeros((depth, height), dtype=np.bool_)  # rows in which voxels are without region: few, mostly
+    for z in range(depth):
+        for y in range(height):
+            without = 0
+            for x in range(width):
+                without += numbers[z, y, x] == 0
+            has_none[z, y] = without > 0
+    for z in range(depth):
+        for y in range(height):
+            for axis, side in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                beside_z, beside_y = (z + 2 * side - 1, y) if axis == 0 else (z, y + 2 * side - 1)
+                if not (0 <= beside_z < depth and 0 <= beside_y < height):
+                    if borders[axis, side]:
+                        for x in range(width):
+                            faces[numbers[z, y, x]] += 1
+                elif has_none[beside_z, beside_y]:
+                    for x in range(width):
+                        if numbers[beside_z, beside_y, x] == 0:
+                            faces[numbers[z, y, x]] += 1
+            if width:
+                faces[numbers[z, y, 0]] += borders[2, 0]
+                faces[numbers[z, y, width - 1]] += borders[2, 1]
+            if has_none[z, y]:
+                for x in range(1, width):
+                    if numbers[z, y, x - 1] == 0:
+                        faces[numbers[z, y, x]] += 1
+                    if numbers[z, y, x] == 0:
+                        faces[numbers[z, y, x - 1]] += 1
     return faces[1:]

@@ -3,6 +3,9 @@
 Networks and blocks ask for the same large arrays again and again. The C library of Linux gives arrays of more than
 32 MB back to the system as soon as they are freed. Every step then waits for the system to hand out and clear the same
 pages again: a ReLU over 64 MB took 76 ms so, and 3 ms without.
+
+It also gives every thread a heap of its own, and chunks are decoded by many: each waits for its own pages then. With one
+heap for all, the first reading of a block took 0.20 s of processor time instead of 0.96, and later ones a tenth less.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ import ctypes
 import resource
 import sys
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # numbers of glibc's mallopt
 
 
 def keep_freed_memory() -> bool:
-    """Let this process reuse the memory it frees; until it ends, other processes do not get it back.
+    """Let this process reuse the memory it frees, all threads; until it ends, other processes do not get it back.
 
     Returns:
         Whether the C library could be told (glibc only; elsewhere nothing happens).
@@ -26,7 +29,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    return all(mallopt(*setting) for setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)))
 
 
 def most_taken() -> int:

@@ -27,6 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, make_folder
+from neuroloom.volume.buffers import use_quick_buffers
 from neuroloom.volume.chunks import checked
 from neuroloom.volume.formats.file_array import DirectArray, as_direct
 from neuroloom.volume.formats.hdf5 import hdf5_datasets, is_hdf5, read_hdf5
@@ -37,6 +38,8 @@ from neuroloom.volume.missing import find_missing
 from neuroloom.volume.remote import is_url, open_remote, remote_fingerprint
 
 Triple = tuple[int, int, int]
+use_quick_buffers()
+
 Nanometres = tuple[float, float, float]
 DATASETS = {"raw": "volumes/raw", "labels": "volumes/labels/neuron_ids", "mask": "volumes/labels/mask"}
 """Where the field keeps the image, the truth and the mask in a zarr container."""
