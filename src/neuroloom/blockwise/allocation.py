@@ -5,7 +5,8 @@ Networks and blocks ask for the same large arrays again and again. The C library
 pages again: a ReLU over 64 MB took 76 ms so, and 3 ms without.
 
 It also gives every thread a heap of its own, and many threads decode chunks: each waits for its own pages then. With
-one heap for all, the first reading of a block took 0.23 s of processor time instead of 0.96, and later ones a tenth less.
+one heap for all, the first reading of a block took 0.23 s of processor time instead of 0.96, and later ones a tenth
+less.
 """
 
 from __future__ import annotations
