@@ -19,7 +19,7 @@ demo: env
 	@.venv/bin/neuroloom demo $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: dev lint
-	@.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	@.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: dev
 	@PYTHONPATH=.:src:tests .venv/bin/python -m tests.system.soak $(if $(FIRST),--first $(FIRST))

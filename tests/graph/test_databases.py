@@ -130,6 +130,28 @@ def test_rows_can_be_asked_in_sql_and_those_that_went_are_missed(postgres: Postg
 
 
 @pytest.mark.system
+@pytest.mark.parametrize(
+    ("column", "value", "left"),
+    [
+        ("u", "u[1:7]", 7),
+        ("v", "'{}'", 0),
+        ("position_x", "'{}'", 0),
+        ("contact_area", "array_append(contact_area[1:8], NULL)", 0),
+    ],
+)
+def test_arrays_that_were_changed_by_hand_are_missed(
+    postgres: PostgresServer, column: str, value: str, left: int
+) -> None:
+    store = GraphPostgres(postgres.address(f"changed_{column}"), RUN)
+    for number in range(3):
+        store.write_edges(number, some_edges(9, number))
+    with psycopg.connect(f"{postgres.credentials}/changed_{column}", autocommit=True) as other:
+        other.execute(f'UPDATE "{RUN.name}".edges_by_block SET {column} = {value} WHERE block = 1')
+    with pytest.raises(UserError, match=rf"has {left} edges of block 1; expected 9"):
+        store.read_edges()
+
+
+@pytest.mark.system
 def test_an_index_finds_the_blocks_of_a_region(postgres: PostgresServer) -> None:
     store = GraphPostgres(postgres.address("region"), RUN)
     nodes = some_nodes(400, 1)

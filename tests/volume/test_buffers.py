@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from zarr.core.buffer import cpu
+from zarr.buffer import cpu
 from zarr.registry import get_ndbuffer_class
 
 from neuroloom.volume import create_volume

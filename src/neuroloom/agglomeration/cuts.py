@@ -16,9 +16,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloom.agglomeration.forest import find_root
 from neuroloom.fragments.borders import Border
 from neuroloom.fragments.contacts import Contacts
+from neuroloom.fragments.sets import find_root
 
 
 def regions_of(

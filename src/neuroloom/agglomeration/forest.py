@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
+from neuroloom.fragments.sets import find_root
 from neuroloom.graph.files import AGAIN, read_table, write_table
 
 
@@ -113,15 +114,6 @@ def load_forest(path: Path) -> Forest:
         raise UserError(f"{path} is no merge forest: its columns are {table.column_names}. {AGAIN}")
     u, v, score = (table[name].drop_null().to_numpy() for name in ("u", "v", "score"))
     return Forest(table["node"].to_numpy(), table["size"].to_numpy(), u, v, score)
-
-
-@numba.njit(cache=True)
-def find_root(parent: Any, node: int) -> int:
-    """The root of a node; halves the path on the way."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
 
 
 @numba.njit(cache=True)

@@ -11,6 +11,9 @@ from neuroloom.errors import BlocksFailed, Interrupted, UserError
 
 __all__ = ["app", "main"]
 
+_STOPPED = 130
+"""Exit code after Ctrl-C."""
+
 
 def main() -> None:
     """Run the command line.
@@ -22,6 +25,10 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app()
+    except SystemExit as end:
+        if end.code == _STOPPED:  # typer's, at Ctrl-C while a command runs that has nothing to say about it
+            print("Stopped. Run the same command again.", file=sys.stderr)
+        raise
     except (UserError, Interrupted, Exception) as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whoever asks for such a path first
             error = UserError(f"The name {error.filename} is too long for a file or folder. Choose a shorter one.")
@@ -41,4 +48,4 @@ def main() -> None:
 def _exit_code(error: Exception) -> int:
     if isinstance(error, UserError):
         return 1 if isinstance(error, BlocksFailed) else 2
-    return 130 if isinstance(error, Interrupted) else 1
+    return _STOPPED if isinstance(error, Interrupted) else 1

@@ -16,6 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroloom.fragments.sets import find_root
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -105,14 +107,6 @@ def _find(flat: Any, place: Any, height: int, length: int, first: Any, begin: An
 
 
 @numba.njit(cache=True)
-def _root(parent: Any, run: Any) -> Any:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
-
-
-@numba.njit(cache=True)
 def _connect(first: Any, begin: Any, label: Any, parent: Any, height: int, length: int) -> None:
     """Unite runs with those of the rows before along y and z; the first run of a piece stands for it."""
     for row in range(len(first) - 1):
@@ -123,7 +117,7 @@ def _connect(first: Any, begin: Any, label: Any, parent: Any, height: int, lengt
             theirs, theirs_end = first[before], first[before + 1]
             while ours < ours_end and theirs < theirs_end:
                 if label[ours] == label[theirs] and label[ours] != 0:
-                    one, other = _root(parent, ours), _root(parent, theirs)
+                    one, other = find_root(parent, ours), find_root(parent, theirs)
                     if one < other:
                         parent[other] = one
                     else:

@@ -297,12 +297,17 @@ def from_messages(data: bytes, kind: Kind) -> dict[int, Columns]:
         place += 10
         columns: Columns = {}
         for name, dtype in COLUMNS[kind].items():
-            length, _, _, _, count, _ = struct.unpack_from(">iiiiii", data, place)
+            (length,) = struct.unpack_from(">i", data, place)
+            # of no values, an array says nothing but its type
+            (count,) = struct.unpack_from(">i", data, place + 16) if length >= 20 else (0,)
             item = np.dtype([("length", ">i4"), ("value", _type(dtype)[1])])
+            if length != 20 + count * item.itemsize:  # NULLs: changed by hand, and missed by their number
+                count = 0
             values: NDArray[Any] = np.frombuffer(data, item, count, place + 24)["value"]
             columns[name] = values.astype(values.dtype.newbyteorder("="))
             place += 4 + length
-        parts.setdefault(block, []).append(columns)
+        shortest = min(map(len, columns.values()))
+        parts.setdefault(block, []).append({name: column[:shortest] for name, column in columns.items()})
     return {block: in_order(kind, unsigned(kind, _joined(several))) for block, several in parts.items()}
 
 

@@ -30,10 +30,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import ipc
 
-from neuroloom.agglomeration.forest import Forest, find_root
+from neuroloom.agglomeration.forest import Forest
 from neuroloom.errors import UserError
 from neuroloom.files import write_atomic
 from neuroloom.fragments import labels
+from neuroloom.fragments.sets import find_root
 
 KEY = "fragment_segment_lut"
 COLUMNS = ("fragment", "segment")

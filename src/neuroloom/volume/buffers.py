@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import zarr
-from zarr.core.buffer import cpu
+from zarr.buffer import cpu
 from zarr.registry import get_ndbuffer_class, register_ndbuffer
 
 

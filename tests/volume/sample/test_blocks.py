@@ -41,7 +41,7 @@ def same(one: Block, other: Block) -> bool:
     return bool(np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]))
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     begin=st.tuples(*[st.integers(-40_000, 40_000)] * 3),
     shape=st.tuples(*[st.integers(2, 20)] * 3),
@@ -58,12 +58,13 @@ def test_partition_gives_the_same_bytes(
     )
     cut = data.draw(st.integers(1, shape[axis] - 1))
     whole = make_block(parameters, begin, shape)
-    first = tuple(cut if a == axis else s for a, s in enumerate(shape))
-    second = tuple(s - cut if a == axis else s for a, s in enumerate(shape))
-    middle = tuple(b + cut if a == axis else b for a, b in enumerate(begin))
-    parts = make_block(parameters, begin, first), make_block(parameters, middle, second)  # type: ignore[arg-type]
-    joined = np.concatenate([p[0] for p in parts], axis), np.concatenate([p[1] for p in parts], axis)
-    assert same(whole, joined)
+    # either part; a block takes seconds, however small it is
+    low, high = data.draw(st.sampled_from([(0, cut), (cut, shape[axis])]))
+    corner = tuple(b + low if a == axis else b for a, b in enumerate(begin))
+    extent = tuple(high - low if a == axis else s for a, s in enumerate(shape))
+    part = make_block(parameters, corner, extent)  # type: ignore[arg-type]
+    inside = tuple(slice(low, high) if a == axis else slice(None) for a in range(3))
+    assert same((whole[0][inside], whole[1][inside]), part)
 
 
 def test_far_corner_of_a_block_is_the_block_of_the_far_corner(em: Block) -> None:

@@ -139,17 +139,19 @@ def import_volume(
     _check_output(out, [part.dataset for part in parts], overwrite)
 
     room = out.with_name(f".{out.name}.import")
-    with lock(room / "lock", f"import of {out.name}"):
-        partial = room / "partial.zarr"
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        try:
-            with explain_os_errors(out):
-                _write_parts(partial, parts, shape, size, origin, progress)
-                _publish(partial, out, [part.dataset for part in parts])
-        finally:
-            _remove(partial)
-    with contextlib.suppress(OSError):
-        room.rmdir()
+    try:
+        with lock(room / "lock", f"import of {out.name}"):
+            partial = room / "partial.zarr"
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+            try:
+                with explain_os_errors(out):
+                    _write_parts(partial, parts, shape, size, origin, progress)
+                    _publish(partial, out, [part.dataset for part in parts])
+            finally:
+                _remove(partial)
+    finally:
+        with contextlib.suppress(OSError):  # another run's lock is in it
+            room.rmdir()
     return Imported(out, {p.dataset: str(p.dtype) for p in parts}, shape, size, origin, tuple(notes))
 
 
