@@ -1,6 +1,6 @@
 """Label arrays as runs: stretches of voxels along x that share a label.
 
-    a a a a b b 0 0 c      begin  0  4  6  8        A fragment is some twenty voxels long along x, so there are twenty
+    a a a a b b 0 0 c      begin  0  4  6  8        A fragment is some fifteen voxels long along x, so there are fifteen
     a a a b b b b c c             0  3  7           times fewer runs than voxels: what is done per run costs little.
 
 Used for everything that treats all voxels of a run alike: what hangs together, sizes and boxes, painting.
