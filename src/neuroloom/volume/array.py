@@ -35,10 +35,12 @@ from neuroloom.volume.formats.n5 import is_n5, n5_metadata, read_n5
 from neuroloom.volume.formats.place import Place
 from neuroloom.volume.formats.precomputed import find_scale, read_precomputed, scale_names
 from neuroloom.volume.missing import find_missing
+from neuroloom.volume.pipeline import use_shared_out
 from neuroloom.volume.remote import is_url, open_remote, remote_fingerprint
 
 Triple = tuple[int, int, int]
 use_quick_buffers()
+use_shared_out()
 
 Nanometres = tuple[float, float, float]
 DATASETS = {"raw": "volumes/raw", "labels": "volumes/labels/neuron_ids", "mask": "volumes/labels/mask"}

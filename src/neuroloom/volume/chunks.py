@@ -23,13 +23,20 @@ class BloscCheckedStore(LocalStore):
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """As `LocalStore.get`; raises ValueError for a truncated chunk."""
-        value = await super().get(key, prototype, byte_range)
-        if value is None or byte_range is not None or key.rsplit("/", 1)[-1] in _METADATA:
-            return value
-        promised = struct.unpack_from("<I", value.to_bytes()[:_HEADER], 12)[0] if len(value) >= _HEADER else None
+        return _whole(await super().get(key, prototype, byte_range), key, byte_range)
+
+    def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+        """As `LocalStore.get_sync`; raises ValueError for a truncated chunk."""
+        return _whole(super().get_sync(key, prototype=prototype, byte_range=byte_range), key, byte_range)
+
+
+def _whole(value: Any, key: str, byte_range: Any) -> Any:
+    """What was read, if it is not a chunk that was cut short."""
+    if value is not None and byte_range is None and key.rsplit("/", 1)[-1] not in _METADATA:
+        promised = struct.unpack_from("<I", value[:_HEADER].to_bytes(), 12)[0] if len(value) >= _HEADER else None
         if promised != len(value):
             raise ValueError(f"{key} has {len(value)} bytes, its header promises {promised or 'more'}")
-        return value
+    return value
 
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")

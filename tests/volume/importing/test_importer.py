@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore
 
 from neuroloom.errors import UserError
 from neuroloom.volume import open_volume
@@ -707,26 +703,6 @@ def test_a_full_disk_is_told_and_cleaned(tmp_path: Path, tiny_disk: Path) -> Non
         import_volume(tiny_disk / "o.zarr", raw=text, voxel_size=SIZE)
     assert not (tiny_disk / "o.zarr").exists()
     assert not list(tiny_disk.rglob("partial*"))
-
-
-def test_what_other_writers_still_write_is_deleted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, late = LocalStore.set, []
-
-    async def slow_or_full(self: LocalStore, key: str, value: Buffer) -> None:
-        if key.endswith("c/0/0/0"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if "/c/" in key:
-            await asyncio.sleep(0.3)
-            late.append(key)
-        await write(self, key, value)
-
-    monkeypatch.setattr(LocalStore, "set", slow_or_full)
-    text = save_npy(tmp_path, grey((64, 200, 200)))
-    with pytest.raises(UserError, match="No room left on the disk"):
-        import_volume(tmp_path / "o.zarr", raw=text, voxel_size=SIZE)
-    assert late
-    time.sleep(0.5)
-    assert not list(tmp_path.rglob("partial*"))
 
 
 def test_a_full_disk_is_told_wherever_it_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
