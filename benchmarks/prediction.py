@@ -28,9 +28,10 @@ from benchmarks.results import Disagreement, Result, alternate
 from benchmarks.volumes import VOXEL_SIZE, Options, tissue
 from neuroloom.blockwise import Source
 from neuroloom.models import find_weights
+from neuroloom.networks.architecture import UNetParameters, context, flop, input_shape, output_shape
 from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
 from neuroloom.networks.precision import choose_precision, number_format
-from neuroloom.networks.unet import UNet, UNetParameters, context, flop, input_shape, output_shape
+from neuroloom.networks.unet import UNet
 from neuroloom.prediction import Predict, default_block
 from neuroloom.prediction.fused import extents
 from neuroloom.prediction.planning import block_operations

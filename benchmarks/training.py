@@ -24,8 +24,8 @@ import torch
 from benchmarks.peers import GUNPOWDER, ask, environment
 from benchmarks.results import Disagreement, Result, alternate
 from benchmarks.volumes import VOXEL_SIZE, Options, tissue
+from neuroloom.networks.architecture import input_shape, parameter_count
 from neuroloom.networks.precision import choose_precision
-from neuroloom.networks.unet import input_shape, parameter_count
 from neuroloom.project import Network
 from neuroloom.training.batches import BatchMaker
 from neuroloom.training.job import TrainingJob, TrainingVolume

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from neuroloom.networks.unet import UNetParameters
+from neuroloom.networks.architecture import UNetParameters
 
 
 @st.composite

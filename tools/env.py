@@ -99,9 +99,12 @@ def has_nvidia_gpu() -> bool:
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 
-def pip(*arguments: str) -> None:
-    if subprocess.run([PYTHON, "-m", "pip", *arguments]).returncode != 0:
-        sys.exit(f"pip {' '.join(arguments)} failed; the reason is above. Mend it and run the same command again.")
+def pip(command: str, *arguments: str) -> None:
+    # Python compiles what is imported when it is; all of PyTorch and the others together would take a minute
+    if subprocess.run([PYTHON, "-m", "pip", command, "--no-compile", *arguments]).returncode != 0:
+        sys.exit(
+            f"pip {command} {' '.join(arguments)} failed; the reason is above. Mend it and run the same command again."
+        )
 
 
 if __name__ == "__main__":

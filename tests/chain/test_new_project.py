@@ -13,7 +13,7 @@ from neuroloom.chain import open_project
 from neuroloom.chain.new_project import downsampling, fitting_crop, kernels, propose
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.setups import network_parameters
 from neuroloom.project import FILE_NAME, Network
 from neuroloom.project.template import render
@@ -52,12 +52,14 @@ def test_the_crop_is_the_largest_output_that_fits(
     network = Network(downsampling=tuple(levels))
     parameters = network_parameters("lsd", network)
     found = fitting_crop(network, wanted, shapes)
-    assert unet.output_shape(parameters, unet.input_shape(parameters, found)) == found
+    assert architecture.output_shape(parameters, architecture.input_shape(parameters, found)) == found
     for axis, limit in enumerate(min(extents) for extents in zip(wanted, *shapes, strict=True)):
         outputs = set()
         for extent in range(1, 200):
             try:
-                outputs.add(unet.output_shape(parameters, unet.input_shape(parameters, (extent,) * 3))[axis])
+                outputs.add(
+                    architecture.output_shape(parameters, architecture.input_shape(parameters, (extent,) * 3))[axis]
+                )
             except ValueError:
                 continue
         fitting = [output for output in outputs if output <= limit]

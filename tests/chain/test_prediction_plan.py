@@ -13,7 +13,7 @@ from neuroloom.chain import Chain, open_project
 from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction, read_calibration
 from neuroloom.errors import UserError
 from neuroloom.models import find_weights
-from neuroloom.networks.unet import flop
+from neuroloom.networks.architecture import flop
 from neuroloom.prediction.fused import extents
 from small_model import save_weights
 from small_project import VALUES, make_project

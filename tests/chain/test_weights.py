@@ -15,8 +15,8 @@ from neuroloom.chain.report import collect
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.models import registry
+from neuroloom.networks.architecture import parameter_count
 from neuroloom.networks.checkpoint import load_checkpoint
-from neuroloom.networks.unet import parameter_count
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
 from small_model import save_weights, ship

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.setups import network_parameters
 from neuroloom.networks.unet import UNet
 from neuroloom.project import FILE_NAME, load_project
@@ -34,9 +34,9 @@ def test_plan_says_what_training_takes_and_keeps_nothing(project: Path) -> None:
     acrlsd, lsd = (network_parameters(setup, network) for setup in ("acrlsd", "lsd"))
     assert plan["weights"] == sum(weight.numel() for weight in UNet(acrlsd).parameters())
     assert plan["frozen_weights"] == sum(weight.numel() for weight in UNet(lsd).parameters())
-    inner = unet.input_shape(acrlsd, (16, 16, 16))
-    assert tuple(plan["raw"]) >= unet.input_shape(lsd, inner)
-    assert plan["flop"] == 3 * unet.flop(acrlsd, inner) + unet.flop(lsd, plan["raw"])
+    inner = architecture.input_shape(acrlsd, (16, 16, 16))
+    assert tuple(plan["raw"]) >= architecture.input_shape(lsd, inner)
+    assert plan["flop"] == 3 * architecture.flop(acrlsd, inner) + architecture.flop(lsd, plan["raw"])
     assert plan["sees"] == [(r - 16) // 2 for r in plan["raw"]]
     assert (plan["steps"], plan["batch_size"], plan["precision"], plan["device"]) == (12, 1, "fp32", "cpu")
     assert plan["seconds"] == pytest.approx(12 * plan["seconds_per_step"])

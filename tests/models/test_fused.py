@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from neuroloom.models.bioimageio.fused import extents, fuse
+from neuroloom.networks.architecture import output_shape
 from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import crop, output_shape
+from neuroloom.networks.unet import crop
 from neuroloom.prediction import Predictor
 from small_model import save_weights
 

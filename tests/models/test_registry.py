@@ -10,8 +10,8 @@ from neuroloom.errors import UserError
 from neuroloom.files import hash_file
 from neuroloom.models import Author, find_model, find_weights, registry, shipped_models
 from neuroloom.models.card import read_card
+from neuroloom.networks.architecture import parameter_count
 from neuroloom.networks.checkpoint import load_checkpoint
-from neuroloom.networks.unet import parameter_count
 from small_model import CARD, save_weights, ship
 
 

@@ -13,9 +13,10 @@ import torch
 
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
+from neuroloom.networks.architecture import input_shape
 from neuroloom.networks.checkpoint import FORMAT, Metadata, export_checkpoint, load_checkpoint, save_checkpoint
 from neuroloom.networks.setups import network_parameters
-from neuroloom.networks.unet import UNet, input_shape
+from neuroloom.networks.unet import UNet
 from neuroloom.project import Network
 
 SIZE = Network(feature_maps=2, growth=2, downsampling=((2, 2, 2),))

@@ -76,7 +76,7 @@ def test_what_is_known_without_running_it_is_what_running_it_gives(dtype: torch.
 def test_planning_does_not_load_a_compiler() -> None:
     program = """
 import sys
-from neuroloom.networks.unet import UNetParameters
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.prediction.planning import tile_bytes
 
 for upsampling in ("trilinear", "nearest", "transposed"):

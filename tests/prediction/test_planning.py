@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuroloom.networks.architecture import UNetParameters, flop, input_shape
 from neuroloom.networks.memory import LiveBytes
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import UNet, UNetParameters, flop, input_shape
+from neuroloom.networks.unet import UNet
 from neuroloom.prediction import planning
 from neuroloom.prediction.fused import Part, extents, run_fused
 from neuroloom.prediction.planning import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuroloom.networks.unet import output_shape
+from neuroloom.networks.architecture import output_shape
 from neuroloom.project import Augmentation
 from neuroloom.training.affinities import affinities, grow_boundary
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes

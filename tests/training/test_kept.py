@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuroloom.errors import Interrupted, UserError
-from neuroloom.networks.unet import UNet, UNetParameters, input_shape
+from neuroloom.networks.architecture import UNetParameters, input_shape
+from neuroloom.networks.unet import UNet
 from neuroloom.project import Augmentation
 from neuroloom.training.augmentation.map import draw_map
 from neuroloom.training.augmentation.map import input_shape as crop_shape

@@ -10,7 +10,7 @@ import torch
 
 from neuroloom.errors import UserError
 from neuroloom.networks import memory
-from neuroloom.networks.unet import feature_values, input_shape, output_shape, parameter_count
+from neuroloom.networks.architecture import feature_values, input_shape, output_shape, parameter_count
 from neuroloom.training.size import check_memory, memory_needed
 
 from .conftest import MakeJob

@@ -38,8 +38,8 @@ from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
 from neuroloom.fragments.stage import Fragments
 from neuroloom.models import ForeignModel, Weights, find_card, find_weights, is_path
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS
-from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction import Predict, default_block, foreign_block
 from neuroloom.prediction.planning import GRAIN, prediction_workers
 from neuroloom.prediction.resampling import Resampling

@@ -14,7 +14,7 @@ from neuroloom.chain.networks import geometry
 from neuroloom.chain.new_project import fitting_crop, largest_sigma
 from neuroloom.chain.weights import resampling_problems, times, trained_voxel_size, weights_problems
 from neuroloom.errors import UserError, one_of
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.setups import SETUPS
 from neuroloom.project import LabelledVolume, Problem, Project, RawVolume, load_project
 from neuroloom.training.descriptors.windows import TRUNCATION
@@ -57,7 +57,7 @@ def network_problems(project: Project) -> list[Problem]:
         return []
     network = geometry(parameters, parameters.training.setup)
     crop = parameters.training.crop
-    possible = unet.output_shape(network, unet.input_shape(network, crop))
+    possible = architecture.output_shape(network, architecture.input_shape(network, crop))
     if possible != crop:
         message = f"`training.crop` is {list(crop)}, which the network cannot give; the next it can: {list(possible)}."
         return [(("training", "crop"), message)]

@@ -16,10 +16,10 @@ import torch
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.scoring import MERGE_FUNCTIONS
 from neuroloom.chain.weights import lsd_geometry
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import UNetParameters
 from neuroloom.prediction.planning import default_block, volume_operations
 from neuroloom.project import Parameters, Project, default_workers
 from neuroloom.volume.array import Triple
@@ -87,15 +87,15 @@ def step_operations(project: Project, setup: str) -> float:
     """
     parameters = project.parameters
     network = geometry(parameters, setup)
-    inner = unet.input_shape(network, parameters.training.crop)
-    operations = PASSES * unet.flop(network, inner)
+    inner = architecture.input_shape(network, parameters.training.crop)
+    operations = PASSES * architecture.flop(network, inner)
     if SETUPS[setup].needs_lsd_network:
         lsd = lsd_geometry(project)
         settings = parameters.training
         left_out = settings.descriptors_after if "raw" in SETUPS[setup].inputs else 0.0
         if settings.keep_descriptors:  # once, before the first step
             left_out = 1.0
-        operations += (1 - left_out) * unet.flop(lsd, unet.input_shape(lsd, inner))
+        operations += (1 - left_out) * architecture.flop(lsd, architecture.input_shape(lsd, inner))
     return operations * parameters.training.batch_size
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.networks.setups import SETUPS, network_parameters
-from neuroloom.networks.unet import UNetParameters
 from neuroloom.project import Parameters, Training
 
 

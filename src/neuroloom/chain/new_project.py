@@ -23,7 +23,7 @@ from typing import Any
 from neuroloom.chain.weights import times
 from neuroloom.errors import UserError
 from neuroloom.models import ForeignModel, find_card, find_given, find_weights, is_path
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.setups import SETUPS, network_parameters
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.project import Network, Training
@@ -235,7 +235,7 @@ def largest_sigma(shapes: Sequence[Triple], voxel_size: Sequence[float]) -> floa
     return longest / (2 * TRUNCATION)
 
 
-def _given(parameters: unet.UNetParameters, axis: int, extent: int) -> int:
+def _given(parameters: architecture.UNetParameters, axis: int, extent: int) -> int:
     """The smallest output along an axis that is not below `extent`."""
     wanted = (extent, extent, extent)
-    return unet.output_shape(parameters, unet.input_shape(parameters, wanted))[axis]
+    return architecture.output_shape(parameters, architecture.input_shape(parameters, wanted))[axis]

@@ -21,7 +21,7 @@ from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.checks import open_project
 from neuroloom.chain.weights import given_descriptors, lsd_geometry
 from neuroloom.files import read_json_lines, write_text
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.precision import Precision
 from neuroloom.project import FILE_NAME, Project, Training, TrainingLength
 from neuroloom.project.template import render
@@ -153,7 +153,7 @@ def keeping_seconds(project: Project, job: TrainingJob) -> float:
     operations = 0
     for volume in job.volumes:
         block, places = blocks_of(open_volume(volume.path, volume.raw).shape, network, largest)
-        operations += len(places) * PREDICTIONS * unet.flop(network, unet.input_shape(network, block))
+        operations += len(places) * PREDICTIONS * architecture.flop(network, architecture.input_shape(network, block))
     return estimates.forward(project.parameters, network, operations)
 
 

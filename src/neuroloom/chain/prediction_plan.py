@@ -15,8 +15,8 @@ from neuroloom.chain.weights import given_ensemble, trained_voxel_size
 from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.models.foreign import is_foreign
+from neuroloom.networks.architecture import parameter_count
 from neuroloom.networks.precision import Precision, choose_device, choose_precision, devices, number_format
-from neuroloom.networks.unet import parameter_count
 from neuroloom.prediction import Predict
 from neuroloom.prediction.measuring import Stopwatch, most_memory
 from neuroloom.prediction.planning import (

@@ -10,7 +10,7 @@ from neuroloom.chain.artifacts import Chain, Progress
 from neuroloom.chain.networks import setups_to_train
 from neuroloom.chain.pacing import TRIAL_STEPS, keeping_seconds, try_trainings
 from neuroloom.chain.weights import lsd_geometry
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.memory import memory_there
 from neuroloom.networks.precision import Precision
 from neuroloom.networks.setups import SETUPS
@@ -84,7 +84,9 @@ def plan_training(chain: Chain, setup: str, report: Progress) -> TrainingPlan:
     raw, inner = input_shapes(job, lsd)
     # the way back is two passes, and one more where layers are computed again
     passes = 4 if job.recompute else 3
-    flop = passes * unet.flop(job.geometry, inner) + (unet.flop(lsd, raw) if lsd and not job.keep_descriptors else 0)
+    flop = passes * architecture.flop(job.geometry, inner) + (
+        architecture.flop(lsd, raw) if lsd and not job.keep_descriptors else 0
+    )
     steps = chain.parameters.training.length(setup).iterations
     scoring = 0.0
     if chain.scored_in_training(setup):
@@ -92,8 +94,8 @@ def plan_training(chain: Chain, setup: str, report: Progress) -> TrainingPlan:
     z, y, x = ((r - c) // 2 for r, c in zip(raw, job.crop, strict=True))
     return TrainingPlan(
         setup=setup,
-        weights=unet.parameter_count(job.geometry),
-        frozen_weights=unet.parameter_count(lsd) if lsd else 0,
+        weights=architecture.parameter_count(job.geometry),
+        frozen_weights=architecture.parameter_count(lsd) if lsd else 0,
         sees=(z, y, x),
         crop=job.crop,
         raw=raw,

@@ -14,8 +14,8 @@ from pathlib import Path
 from neuroloom.errors import UserError, one_of
 from neuroloom.models.card import Card, read_card
 from neuroloom.models.foreign import ForeignModel, is_foreign, read_foreign
+from neuroloom.networks.architecture import parameter_count
 from neuroloom.networks.checkpoint import Metadata, load_checkpoint
-from neuroloom.networks.unet import parameter_count
 
 FOLDER = Path(__file__).parent / "weights"
 CARD_NAME = "model.toml"

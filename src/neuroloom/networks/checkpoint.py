@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from neuroloom import __version__
 from neuroloom.errors import UserError
 from neuroloom.files import write_bytes
-from neuroloom.networks.unet import UNet, UNetParameters
+from neuroloom.networks.architecture import UNetParameters
+from neuroloom.networks.unet import UNet
 from neuroloom.volume.array import Nanometres, Triple
 
 FORMAT = 1

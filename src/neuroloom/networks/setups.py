@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuroloom.networks.unet import UNetParameters
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.project import NEAREST, Network
 from neuroloom.volume.array import Triple
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from neuroloom.networks.unet import UNet, UNetParameters, context, input_shape
+from neuroloom.networks.architecture import UNetParameters, context, input_shape
+from neuroloom.networks.unet import UNet
 from neuroloom.prediction.sweep import Kept, sweep
 from neuroloom.prediction.tiles import to_uint8
 from neuroloom.volume.array import Triple

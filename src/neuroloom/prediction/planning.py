@@ -19,10 +19,11 @@ from functools import lru_cache
 
 import torch
 
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.networks.memory import LiveBytes, memory_there
 from neuroloom.networks.precision import devices
-from neuroloom.networks.unet import UNet, UNetParameters
+from neuroloom.networks.unet import UNet
 from neuroloom.prediction.fused import Part, extents, run_fused
 from neuroloom.prediction.sweep import planes_at_once
 from neuroloom.prediction.tiles import round_up, tiles_of
@@ -139,7 +140,7 @@ def block_operations(
     counts = [0] * len(networks)
     for _, tile in tiles_of(shape, choose_tile(networks, shape, memory, dtype)):
         for number, (network, seen) in enumerate(zip(networks, extents(networks, tile), strict=True)):
-            counts[number] += unet.flop(network, seen)
+            counts[number] += architecture.flop(network, seen)
     return counts
 
 
@@ -205,7 +206,7 @@ def block_bytes(
         dtype: What networks compute in.
     """
     outer = round_up(block, common_factor(networks))
-    weights = 4 * sum(unet.parameter_count(network) for network in networks)
+    weights = 4 * sum(architecture.parameter_count(network) for network in networks)
     raw = math.prod(extents(networks, outer)[0])
     result = channels * math.prod(block)
     sums = 0 if mirrors == 1 else 3 * result + raw  # two bytes each, one prediction, and its mirrored raw

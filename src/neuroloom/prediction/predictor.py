@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.errors import UserError
+from neuroloom.networks.architecture import context
 from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.networks.precision import choose_device, choose_precision, number_format
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import context
 from neuroloom.prediction.fused import Part, extents, run_fused
 from neuroloom.prediction.interface import Report, check_raw, check_values, run_until_it_fits
 from neuroloom.prediction.planning import choose_tile, common_factor, memory_for_tiles, tile_bytes

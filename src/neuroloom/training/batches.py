@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.unet import crop
 from neuroloom.project import Augmentation
 from neuroloom.training import augmentation, descriptors
@@ -173,7 +173,7 @@ def _generator(seed: int, crop_number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
-def input_shapes(job: TrainingJob, lsd: unet.UNetParameters | None) -> tuple[Triple, Triple]:
+def input_shapes(job: TrainingJob, lsd: architecture.UNetParameters | None) -> tuple[Triple, Triple]:
     """Extents of raw and of the affinity or descriptor network's input for the job's crop, in voxels.
 
     Args:
@@ -186,14 +186,14 @@ def input_shapes(job: TrainingJob, lsd: unet.UNetParameters | None) -> tuple[Tri
     Raises:
         ValueError: The crop is no output of the network.
     """
-    inner = unet.input_shape(job.geometry, job.crop)
-    if unet.output_shape(job.geometry, inner) != tuple(job.crop):
-        nearest = unet.output_shape(job.geometry, inner)
+    inner = architecture.input_shape(job.geometry, job.crop)
+    if architecture.output_shape(job.geometry, inner) != tuple(job.crop):
+        nearest = architecture.output_shape(job.geometry, inner)
         raise ValueError(f"training.crop {job.crop} is no output of the network; the next that is: {nearest}")
     if lsd is None:
         return inner, inner
-    outer = unet.input_shape(lsd, inner)
+    outer = architecture.input_shape(lsd, inner)
     # an even surplus keeps the centre
-    while any((a - b) % 2 for a, b in zip(unet.output_shape(lsd, outer), inner, strict=True)):
-        outer = unet.input_shape(lsd, [n + 1 for n in unet.output_shape(lsd, outer)])
+    while any((a - b) % 2 for a, b in zip(architecture.output_shape(lsd, outer), inner, strict=True)):
+        outer = architecture.input_shape(lsd, [n + 1 for n in architecture.output_shape(lsd, outer)])
     return outer, inner

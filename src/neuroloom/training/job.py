@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from neuroloom.files import hash_json
+from neuroloom.networks.architecture import UNetParameters
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS, network_parameters
-from neuroloom.networks.unet import UNetParameters
 from neuroloom.project import Augmentation, Network, Unlabelled
 from neuroloom.volume.array import Nanometres, Triple
 from neuroloom.volume.units import are_serial_sections

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from neuroloom.errors import Interrupted
 from neuroloom.files import make_folder, write_atomic
+from neuroloom.networks.architecture import UNetParameters, input_shape, output_shape
 from neuroloom.networks.setups import LSD_CHANNELS
-from neuroloom.networks.unet import UNetParameters, input_shape, output_shape
 from neuroloom.training.group import Group
 from neuroloom.training.places import CELL
 from neuroloom.training.windows import Window

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from neuroloom.errors import UserError
-from neuroloom.networks import unet
+from neuroloom.networks import architecture
 from neuroloom.networks.memory import memory_there
 from neuroloom.networks.precision import Precision
 from neuroloom.training.batches import input_shapes
 from neuroloom.training.job import TrainingJob
 
 
-def memory_needed(job: TrainingJob, lsd: unet.UNetParameters | None, precision: Precision) -> int:
+def memory_needed(job: TrainingJob, lsd: architecture.UNetParameters | None, precision: Precision) -> int:
     """Bytes that weights, gradients, the optimiser and what layers put out take at least.
 
     Args:
@@ -20,14 +20,16 @@ def memory_needed(job: TrainingJob, lsd: unet.UNetParameters | None, precision: 
         lsd: The descriptor network that feeds it, if any.
         precision: The number format of convolutions.
     """
-    weights = unet.parameter_count(job.geometry)
+    weights = architecture.parameter_count(job.geometry)
     _, inner = input_shapes(job, lsd)
-    values = unet.feature_values(job.geometry, inner)
+    values = architecture.feature_values(job.geometry, inner)
     # weights, gradients, two moments of Adam and the average; what layers put out is kept for the way back
     return 20 * weights + (4 if precision == "fp32" else 2) * job.crops_at_once * values
 
 
-def check_memory(job: TrainingJob, lsd: unet.UNetParameters | None, device: torch.device, precision: Precision) -> None:
+def check_memory(
+    job: TrainingJob, lsd: architecture.UNetParameters | None, device: torch.device, precision: Precision
+) -> None:
     """Refuse a training that the device's memory cannot hold.
 
     Args:
@@ -43,7 +45,7 @@ def check_memory(job: TrainingJob, lsd: unet.UNetParameters | None, device: torc
     there = memory_there(device)
     if needed <= there:
         return
-    weights = unet.parameter_count(job.geometry)
+    weights = architecture.parameter_count(job.geometry)
     way_out = "Make `network.feature_maps` or `network.growth` smaller."
     if 20 * weights < there:
         way_out = _fitting(job, lsd, precision, there)
@@ -55,7 +57,7 @@ def check_memory(job: TrainingJob, lsd: unet.UNetParameters | None, device: torc
     )
 
 
-def _fitting(job: TrainingJob, lsd: unet.UNetParameters | None, precision: Precision, there: int) -> str:
+def _fitting(job: TrainingJob, lsd: architecture.UNetParameters | None, precision: Precision, there: int) -> str:
     """What to change so that a training fits."""
     one = job.model_copy(update={"at_once": 1})
     if job.crops_at_once > 1 and memory_needed(one, lsd, precision) <= there:
@@ -64,7 +66,7 @@ def _fitting(job: TrainingJob, lsd: unet.UNetParameters | None, precision: Preci
     while max(crop) > 1:
         # every extent that a network gives is smaller by a step than the next, so shrink and take what it gives
         smaller = [max(1, extent - max(1, extent // 16)) for extent in crop]
-        given = unet.output_shape(job.geometry, unet.input_shape(job.geometry, smaller))
+        given = architecture.output_shape(job.geometry, architecture.input_shape(job.geometry, smaller))
         crop = list(given) if all(g < c for g, c in zip(given, crop, strict=True)) else smaller
         candidate = one.model_copy(update={"crop": given})
         if max(given) < max(job.crop) and memory_needed(candidate, lsd, precision) <= there:

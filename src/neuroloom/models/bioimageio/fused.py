@@ -17,9 +17,10 @@ from typing import List  # noqa: UP035  TorchScript looks this name up
 import torch
 from torch import nn
 
+from neuroloom.networks.architecture import UNetParameters, input_shape, output_shape
 from neuroloom.networks.checkpoint import Checkpoint
 from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import CutBorder, UNet, UNetParameters, input_shape, output_shape
+from neuroloom.networks.unet import CutBorder, UNet
 from neuroloom.volume.array import Triple
 
 
