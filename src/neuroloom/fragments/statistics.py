@@ -58,16 +58,19 @@ def _measure(affinities: Any, place: Any, shape: Any, rows: Any, begins: Any, la
     begin = np.full((count, 3), np.iinfo(np.int64).max, dtype=np.int64)
     end = np.zeros((count, 3), dtype=np.int64)
     affinity = np.zeros(count, dtype=np.int64)
-    sums = np.zeros(shape[2] + 1, dtype=np.int64)  # of affinities of a row, up to each voxel
+    sums = np.zeros(shape[2] + 1, dtype=np.int32)  # of affinities of a row, up to each voxel
+    values = np.zeros(shape[2], dtype=np.int32)
     for row in range(len(rows) - 1):
         z, y = row // shape[1], row % shape[1]
-        sums[:] = 0
+        values[:] = 0
         for channel in range(affinities.shape[0]):
-            line = affinities[channel, place[0] + z, place[1] + y]
-            for x in range(shape[2]):
-                sums[x + 1] += line[place[2] + x]
-        for x in range(shape[2]):
-            sums[x + 1] += sums[x]
+            line = affinities[channel, place[0] + z, place[1] + y, place[2] :]
+            for x in range(len(values)):
+                values[x] += line[x]
+        so_far = np.int32(0)
+        for x in range(len(values)):
+            so_far += values[x]
+            sums[x + 1] = so_far
         for run in range(rows[row], rows[row + 1]):
             if labels[run] == 0:
                 continue

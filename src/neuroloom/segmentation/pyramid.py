@@ -120,16 +120,28 @@ def _majority(labels: Any, step_z: int, step_y: int, step_x: int, result: Any) -
     depth, height, width = labels.shape
     cell = np.empty(8, np.uint64)
     for z in range(result.shape[0]):
+        below = min((z + 1) * step_z, depth) - 1
         for y in range(result.shape[1]):
+            behind = min((y + 1) * step_y, height) - 1
+            # the rows of a cell, some of them twice where it has less than four
+            a, b = labels[z * step_z, y * step_y], labels[z * step_z, behind]
+            c, d = labels[below, y * step_y], labels[below, behind]
             for x in range(result.shape[2]):
-                count, alike = 0, True
-                for i in range(z * step_z, min((z + 1) * step_z, depth)):
-                    for j in range(y * step_y, min((y + 1) * step_y, height)):
-                        for k in range(x * step_x, min((x + 1) * step_x, width)):
-                            cell[count] = labels[i, j, k]
-                            alike &= cell[count] == cell[0]
+                i, j = x * step_x, min((x + 1) * step_x, width) - 1
+                first = a[i]
+                if (
+                    first == a[j] and first == b[i] and first == b[j] and first == c[i] and first == c[j]
+                    and first == d[i] and first == d[j]
+                ):  # fmt: skip
+                    result[z, y, x] = first
+                    continue
+                count = 0
+                for k in range(z * step_z, below + 1):
+                    for m in range(y * step_y, behind + 1):
+                        for n in range(i, j + 1):
+                            cell[count] = labels[k, m, n]
                             count += 1
-                result[z, y, x] = cell[0] if alike else _most_frequent(cell, count)
+                result[z, y, x] = _most_frequent(cell, count)
 
 
 @numba.njit(cache=True, nogil=True)
