@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.volumes import Options, tissue
 from neuroloom.models import find_weights
-from neuroloom.prediction import Predictor
+from neuroloom.prediction.predictor import Predictor
 
 
 def predicted(options: Options, extent: int) -> tuple[str, NDArray[np.uint8], NDArray[np.uint64]]:

@@ -33,9 +33,9 @@ from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
 from neuroloom.networks.precision import choose_precision, number_format
 from neuroloom.networks.unet import UNet
 from neuroloom.prediction import Predict, default_block
-from neuroloom.prediction.fused import extents
 from neuroloom.prediction.planning import block_operations
 from neuroloom.prediction.sweep import planes_at_once
+from neuroloom.prediction.tiles import extents
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from neuroloom.files import write_text
-from neuroloom.networks.checkpoint import Metadata, export_checkpoint, load_checkpoint, save_checkpoint
+from neuroloom.networks.checkpoint import export_checkpoint, load_checkpoint, save_checkpoint
+from neuroloom.networks.metadata import Metadata
 from neuroloom.networks.setups import NEIGHBORHOOD, SETUPS, network_parameters
 from neuroloom.networks.unet import UNet
 from neuroloom.project import Network

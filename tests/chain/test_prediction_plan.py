@@ -14,7 +14,7 @@ from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_pr
 from neuroloom.errors import UserError
 from neuroloom.models import find_weights
 from neuroloom.networks.architecture import flop
-from neuroloom.prediction.fused import extents
+from neuroloom.prediction.tiles import extents
 from small_model import save_weights
 from small_project import VALUES, make_project
 

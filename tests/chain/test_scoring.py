@@ -15,7 +15,7 @@ from neuroloom.chain.scoring import ChainScorer, ScoredVolume
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_thresholds
 from neuroloom.fragments.watershed import fragments
-from neuroloom.prediction import Predictor
+from neuroloom.prediction.predictor import Predictor
 from neuroloom.project.parameters import Segmentation
 from neuroloom.segmentation import lookup_tables
 from slow_contacts import all_contacts

@@ -14,7 +14,7 @@ from neuroloom.errors import UserError
 from neuroloom.files import write_text
 from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.networks.setups import SETUPS, Setup
-from neuroloom.prediction import Predictor
+from neuroloom.prediction.predictor import Predictor
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
 from small_project import VALUES, make_project, make_volume

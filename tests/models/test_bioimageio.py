@@ -16,7 +16,7 @@ from neuroloom.models import find_weights, registry
 from neuroloom.models.bioimageio.package import CHECKPOINT, IDENTITY, export_package
 from neuroloom.models.bioimageio.reading import import_package
 from neuroloom.models.card import read_card
-from neuroloom.prediction import Predictor
+from neuroloom.prediction.predictor import Predictor
 from small_model import CARD, save_weights, ship
 
 Call = Callable[..., tuple[int, str, str]]

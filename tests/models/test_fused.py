@@ -14,7 +14,7 @@ from neuroloom.networks.architecture import output_shape
 from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import crop
-from neuroloom.prediction import Predictor
+from neuroloom.prediction.predictor import Predictor
 from small_model import save_weights
 
 ODD = {

@@ -14,7 +14,8 @@ import torch
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
 from neuroloom.networks.architecture import input_shape
-from neuroloom.networks.checkpoint import FORMAT, Metadata, export_checkpoint, load_checkpoint, save_checkpoint
+from neuroloom.networks.checkpoint import FORMAT, export_checkpoint, load_checkpoint, save_checkpoint
+from neuroloom.networks.metadata import Metadata
 from neuroloom.networks.setups import network_parameters
 from neuroloom.networks.unet import UNet
 from neuroloom.project import Network

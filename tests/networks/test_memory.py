@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuroloom.networks.memory import LiveBytes
+from neuroloom.networks.live_bytes import LiveBytes
 
 PROGRAM = """
 import resource, sys
@@ -77,7 +77,7 @@ def test_planning_does_not_load_a_compiler() -> None:
     program = """
 import sys
 from neuroloom.networks.architecture import UNetParameters
-from neuroloom.prediction.planning import tile_bytes
+from neuroloom.prediction.tile_memory import tile_bytes
 
 for upsampling in ("trilinear", "nearest", "transposed"):
     lsd = UNetParameters(in_channels=1, heads=(("lsd", 10),), upsampling=upsampling)

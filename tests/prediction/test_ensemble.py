@@ -12,8 +12,8 @@ from neuroloom.blockwise import run_stage
 from neuroloom.errors import UserError
 from neuroloom.files import hash_file
 from neuroloom.models.foreign import read_foreign
-from neuroloom.prediction import Predictor
 from neuroloom.prediction.ensemble import EnsemblePredictor
+from neuroloom.prediction.predictor import Predictor
 from neuroloom.project import NEAREST
 from prediction_stage import predict_stage, save_volume
 from small_model import save_weights

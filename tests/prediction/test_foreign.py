@@ -15,7 +15,8 @@ from foreign_network import EDGES, NEAREST, TURNED, declare, declare_checkpoint,
 from neuroloom.blockwise import Source
 from neuroloom.errors import UserError
 from neuroloom.models.foreign import read_foreign
-from neuroloom.prediction import ForeignPredictor, foreign_block
+from neuroloom.prediction import foreign_block
+from neuroloom.prediction.foreign import ForeignPredictor
 from neuroloom.volume import create_volume, open_volume
 from prediction_stage import predict_stage, save_volume
 from small_model import save_weights

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from neuroloom.blockwise import run_stage
 from neuroloom.errors import UserError
-from neuroloom.prediction import Predictor
 from neuroloom.prediction.mirrors import MIRRORS, MirroredPredictor, check_images
-from neuroloom.prediction.predictor import Report
+from neuroloom.prediction.predictor import Predictor, Report
 from prediction_stage import predict_stage, save_volume
 from small_model import save_weights
 

@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.networks.architecture import UNetParameters, flop, input_shape
-from neuroloom.networks.memory import LiveBytes
+from neuroloom.networks.live_bytes import LiveBytes
 from neuroloom.networks.setups import SETUPS
 from neuroloom.networks.unet import UNet
 from neuroloom.prediction import planning
-from neuroloom.prediction.fused import Part, extents, run_fused
+from neuroloom.prediction.fused import Part, run_fused
 from neuroloom.prediction.planning import (
     balanced_block,
     block_operations,
     choose_tile,
     default_block,
     prediction_workers,
-    tile_bytes,
     volume_operations,
 )
-from neuroloom.prediction.tiles import tiles_of
+from neuroloom.prediction.tile_memory import tile_bytes
+from neuroloom.prediction.tiles import extents, tiles_of
 from neuroloom.volume.layout import chunk_of, shard_of
 
 LSD = UNetParameters(in_channels=1, heads=(("lsd", 10),), feature_maps=16, downsampling=((2, 2, 2), (5, 5, 5)))

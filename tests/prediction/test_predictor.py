@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from neuroloom.blockwise import run_stage
 from neuroloom.errors import UserError
-from neuroloom.networks.checkpoint import Metadata, load_checkpoint, save_checkpoint
+from neuroloom.networks.checkpoint import load_checkpoint, save_checkpoint
+from neuroloom.networks.metadata import Metadata
 from neuroloom.networks.setups import NEIGHBORHOOD, network_parameters
 from neuroloom.networks.unet import UNet, crop
-from neuroloom.prediction import Predictor, sweep
+from neuroloom.prediction import sweep
 from neuroloom.prediction.planning import prediction_workers
+from neuroloom.prediction.predictor import Predictor
 from neuroloom.project import Network
 from neuroloom.volume import create_volume, open_volume
 from prediction_stage import predict_stage, save_volume

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.networks.architecture import UNetParameters, input_shape
-from neuroloom.networks.memory import LiveBytes
+from neuroloom.networks.live_bytes import LiveBytes
 from neuroloom.networks.unet import UNet
 from neuroloom.prediction.sweep import Kept, sweep
 from unet_geometries import geometries

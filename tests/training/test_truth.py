@@ -14,11 +14,12 @@ from scipy import ndimage
 
 from neuroloom.errors import UserError
 from neuroloom.project import Augmentation
+from neuroloom.training.affinities import edges_that_count
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, LabelledArrays
 from neuroloom.training.descriptors import lsd
 from neuroloom.training.job import TrainingJob, TrainingVolume
-from neuroloom.training.truth import COUNTS, OUT, UNPAINTED, edges_that_count, is_one_of, sort_labels
+from neuroloom.training.truth import COUNTS, OUT, UNPAINTED, is_one_of, sort_labels
 
 from .conftest import MakeJob, MakeVolume
 

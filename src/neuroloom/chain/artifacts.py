@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -55,12 +55,13 @@ from neuroloom.project import (
 )
 from neuroloom.segmentation import SizeRules, contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
-from neuroloom.training.crop_pictures import PicturedCrops, write_crop_pictures
 from neuroloom.training.job import TrainingJob, TrainingVolume
-from neuroloom.training.launch import train_on_devices
 from neuroloom.training.truth import is_one_of
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import Triple, volume_fingerprint
+
+if TYPE_CHECKING:
+    from neuroloom.training.crop_pictures import PicturedCrops
 
 Progress = Callable[[float, int, str], None]
 """Called with units done, units in all, and a few words."""
@@ -275,6 +276,8 @@ class Chain:
         if self.running.train_job is not None:
             self._train_as_job(job, folder.resolve(), self.running.train_job, progress)
             return
+        from neuroloom.training.launch import train_on_devices  # loads PyTorch
+
         lsd = self._descriptor_weights() if SETUPS[setup].needs_lsd_network else None
         start = given_start(self.project, setup)
         scorer = self._scorer() if job.score_every else None
@@ -356,6 +359,8 @@ class Chain:
         assert job is not None  # the first training needs no other
         if seed is not None:
             job = job.model_copy(update={"seed": seed})
+        from neuroloom.training.crop_pictures import write_crop_pictures  # loads PyTorch
+
         return write_crop_pictures(job, number, self.project.folder / "pictures" / "crops.png")
 
     def _training_volume(self, volume: LabelledVolume) -> TrainingVolume:

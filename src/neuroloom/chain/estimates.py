@@ -11,8 +11,6 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
-
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.scoring import MERGE_FUNCTIONS
 from neuroloom.chain.weights import lsd_geometry
@@ -145,6 +143,8 @@ def measure_rate(device_name: str, wanted_precision: str, maps: int) -> float:
         wanted_precision: As `choose_precision` takes it.
         maps: Feature maps.
     """
+    import torch
+
     device = choose_device(device_name)
     precision = choose_precision(device, wanted_precision)
     layer = torch.nn.Conv3d(maps, maps, 3, device=device)

@@ -30,7 +30,6 @@ from neuroloom.project import Network, Training
 from neuroloom.training.descriptors.windows import TRUNCATION
 from neuroloom.volume import open_volume
 from neuroloom.volume.array import DATASETS, Nanometres, Triple, same_voxel_size
-from neuroloom.volume.checking.advice import describe_volumes, seen_from
 
 LEVELS = len(Network().downsampling)
 
@@ -64,6 +63,8 @@ def propose(
         UserError: A dataset is missing or damaged, voxel sizes differ, or there are no labels; the model is not there,
             or is for another voxel size.
     """
+    from neuroloom.volume.checking.advice import describe_volumes  # loads scipy
+
     validated = {os.path.realpath(path) for path in validate}
     twice = [path for path in predict if os.path.realpath(path) in validated]
     values = describe_volumes(
@@ -94,6 +95,8 @@ def _with_model(
     values: dict[str, Any], model: str, folder: str | Path, shapes: Sequence[Triple], resample: bool
 ) -> dict[str, Any]:
     """A project that predicts with given weights, or trains on from them, with what goes well with them."""
+    from neuroloom.volume.checking.advice import seen_from
+
     weights = find_weights(model) if shapes else find_given(model)
     if isinstance(weights, ForeignModel):
         values["prediction"] = {"model": seen_from(folder, model), **values.get("prediction", {})}

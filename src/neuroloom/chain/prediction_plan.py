@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neuroloom.chain import estimates
@@ -24,14 +24,16 @@ from neuroloom.prediction.planning import (
     block_bytes,
     block_operations,
     choose_tile,
-    common_factor,
     memory_for_tiles,
     volume_operations,
 )
-from neuroloom.prediction.tiles import round_up
+from neuroloom.prediction.tiles import common_factor, round_up
 from neuroloom.project import RawVolume
 from neuroloom.volume import create_volume
 from neuroloom.volume.array import Triple
+
+if TYPE_CHECKING:
+    import torch
 
 SECONDS = 60.0
 """That a calibration computes, about; with what comes before and after, two minutes at most."""
@@ -227,6 +229,8 @@ def _contents(chain: Chain) -> tuple[str, ...]:
 
 def device_name(device: torch.device) -> str:
     """What a device is: as much as decides on how fast it is."""
+    import torch
+
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{torch.get_num_threads()} cores"

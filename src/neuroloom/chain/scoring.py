@@ -11,6 +11,7 @@ which network was the best, that would have to be trained again. Tissues differ 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,14 @@ from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import evaluate_tables, fragment_tables
 from neuroloom.fragments.contacts import find_contacts
 from neuroloom.fragments.watershed import fragments
-from neuroloom.prediction import Predictor, default_block
+from neuroloom.prediction import default_block
 from neuroloom.project.parameters import Fragments, Segmentation
 from neuroloom.segmentation import contacts, lookup_tables
-from neuroloom.training.loop import Score
+from neuroloom.training.score import Score
 from neuroloom.volume.array import Triple
+
+if TYPE_CHECKING:
+    from neuroloom.prediction.predictor import Predictor
 
 MERGE_FUNCTIONS = ("hist_quant_50", "hist_quant_75", "hist_quant_90")
 
@@ -112,6 +116,8 @@ class ChainScorer:
         Args:
             checkpoint: A network that gives affinities.
         """
+        from neuroloom.prediction.predictor import Predictor  # loads PyTorch
+
         predictor = Predictor(checkpoint, self.device, self.precision)
         scored = [self._cuts(volume, predictor) for volume in self.volumes]
         plain = {cut: float(np.mean([volume[cut][0] for volume in scored])) for cut in scored[0]}

@@ -19,7 +19,7 @@ from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.errors import UserError
 from neuroloom.models import ForeignModel, Weights, find_given, find_weights
 from neuroloom.networks.architecture import UNetParameters
-from neuroloom.networks.checkpoint import Metadata
+from neuroloom.networks.metadata import Metadata
 from neuroloom.networks.setups import SETUPS
 from neuroloom.prediction.resampling import Resampling
 from neuroloom.project import NEAREST, Parameters, Problem, Project, block_problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,8 +15,9 @@ from rich.text import Text
 from neuroloom.cli.voxel_progress import voxel_progress
 from neuroloom.errors import UserError
 from neuroloom.volume.array import DATASETS
-from neuroloom.volume.checking import check_volumes
-from neuroloom.volume.checking.findings import Finding, exit_code
+
+if TYPE_CHECKING:
+    from neuroloom.volume.checking.findings import Finding
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
@@ -38,6 +39,9 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="print findings as JSON")] = False,
 ) -> None:
     """Say what is right and wrong with volumes: exit code 0 fine, 1 warnings, 2 errors."""
+    from neuroloom.volume.checking import check_volumes  # loads scipy
+    from neuroloom.volume.checking.findings import exit_code
+
     if not (volumes or train or validate):
         raise UserError("Nothing to look at: name volumes, or volumes to --train and --validate on.")
     with voxel_progress("check") as progress:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from neuroloom.chain import Chain, all_steps, open_project
-from neuroloom.chain.pacing import fit_training
 from neuroloom.cli.progress import show_progress
 from neuroloom.cli.run import print_plan, run_all
 from neuroloom.errors import UserError
@@ -126,6 +125,8 @@ def _real_project(data: Path) -> dict[str, Any]:
 
 
 def _fitted(values: dict[str, Any], minutes: float) -> dict[str, Any]:
+    from neuroloom.chain.pacing import fit_training  # loads PyTorch
+
     print(f"Timing a few training steps, to see how many fit into {minutes:g} minutes on this machine.", flush=True)
     with show_progress("trial") as advance:
         return fit_training(values, 60 * minutes, advance)

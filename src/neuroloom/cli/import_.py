@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,8 +11,9 @@ from rich.console import Console
 from neuroloom.cli.arguments import floats
 from neuroloom.cli.voxel_progress import voxel_progress
 from neuroloom.errors import UserError
-from neuroloom.volume.importing import import_volume
-from neuroloom.volume.importing.conversion import Rescale
+
+if TYPE_CHECKING:
+    from neuroloom.volume.importing.conversion import Rescale
 
 _FILE = "HDF5, TIFF, PNG or TIFF folder, NPY, zarr or N5"
 
@@ -45,6 +46,8 @@ def import_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace datasets that exist")] = False,
 ) -> None:
     """Import HDF5, TIFF, PNG, NPY, zarr or N5 files into a volume to train on or to segment."""
+    from neuroloom.volume.importing import import_volume  # loads readers of all formats
+
     with voxel_progress("import") as progress:
         done = import_volume(
             out,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuroloom.chain import Chain, open_project
 from neuroloom.chain.networks import setups_to_train
-from neuroloom.chain.pacing import steps_in, try_trainings
 from neuroloom.chain.running import running_on
-from neuroloom.chain.training_plan import TrainingPlan, plan_training
 from neuroloom.cli.progress import duration, show_progress
 from neuroloom.cli.run import JsonOption, OnOption, ProjectOption, TakeOverOption
 from neuroloom.errors import UserError, one_of
 from neuroloom.networks.setups import SETUPS
 from neuroloom.project import Training
 from neuroloom.volume.array import Triple
+
+if TYPE_CHECKING:
+    from neuroloom.chain.training_plan import TrainingPlan
 
 
 def train_command(
@@ -56,13 +57,8 @@ def train_command(
         chain.start_from(setup, start)
     if minutes is not None:
         chain = _fit(chain, setup, minutes)
-    if plan and as_json:
-        print(plan_training(chain, setup, lambda done, total, words: None).model_dump_json(indent=2))
-        return
     if plan:
-        with show_progress("trial") as advance:
-            planned = plan_training(chain, setup, advance)
-        print(_words(planned))
+        _plan(chain, setup, as_json)
         return
     trained = chain.trained(setup)
     if trained is None:
@@ -79,8 +75,21 @@ def train_command(
         print(f"Next: neuroloom {following} {chain.project.option}")
 
 
+def _plan(chain: Chain, setup: str, as_json: bool) -> None:
+    from neuroloom.chain.training_plan import plan_training  # loads PyTorch
+
+    if as_json:
+        print(plan_training(chain, setup, lambda done, total, words: None).model_dump_json(indent=2))
+        return
+    with show_progress("trial") as advance:
+        planned = plan_training(chain, setup, advance)
+    print(_words(planned))
+
+
 def _fit(chain: Chain, setup: str, minutes: float) -> Chain:
     """The project with as many steps of a setup as fit into a time; the same again for the same time."""
+    from neuroloom.chain.pacing import steps_in, try_trainings  # loads PyTorch
+
     if chain.parameters.training.length(setup).minutes == minutes:
         return chain
     print(f"Timing a few training steps, to see how many fit into {minutes:g} minutes on this machine.", flush=True)

@@ -9,15 +9,17 @@ import socket
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuroloom.cli.run import ProjectOption
 from neuroloom.errors import UserError
 from neuroloom.project import load_project
-from neuroloom.viewing import Layer, Viewer, layer_kind, project_layers, view
 from neuroloom.volume import open_volume
+
+if TYPE_CHECKING:
+    from neuroloom.viewing import Layer, Viewer
 
 
 def view_command(
@@ -33,6 +35,8 @@ def view_command(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
     """Look at raw, affinities, fragments, segmentation and truth in neuroglancer."""
+    from neuroloom.viewing import project_layers, view  # loads neuroglancer
+
     layers = [parse_layer(text) for text in layer] if layer else project_layers(load_project(project), volume)
     # also where a shell started this in the background, with Ctrl-C switched off
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,6 +60,8 @@ def parse_layer(text: str) -> Layer:
     Raises:
         UserError: Not of that form, or the volume cannot be opened.
     """
+    from neuroloom.viewing import Layer, layer_kind
+
     name, equals, place = text.partition("=")
     path, colon, dataset = place.rpartition(":")
     if not (name and equals and path and colon and dataset):

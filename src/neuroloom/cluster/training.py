@@ -32,7 +32,7 @@ from neuroloom.cluster.slurm import JobState
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import append_line, lock, make_folder, take_away
 from neuroloom.project import TrainJob
-from neuroloom.training.state import CURVE
+from neuroloom.training.job import CURVE
 
 Report = Callable[[float, int, str], None]
 """Called with steps done, steps in all, and a few words."""

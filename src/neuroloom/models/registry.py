@@ -15,7 +15,7 @@ from neuroloom.errors import UserError, one_of
 from neuroloom.models.card import Card, read_card
 from neuroloom.models.foreign import ForeignModel, is_foreign, read_foreign
 from neuroloom.networks.architecture import parameter_count
-from neuroloom.networks.checkpoint import Metadata, load_checkpoint
+from neuroloom.networks.metadata import Metadata
 
 FOLDER = Path(__file__).parent / "weights"
 CARD_NAME = "model.toml"
@@ -174,5 +174,7 @@ def read_weights(path: Path) -> Weights:
 
 @lru_cache(maxsize=32)
 def _read(path: Path, state: tuple[int, int] | None) -> Weights:
+    from neuroloom.networks.checkpoint import load_checkpoint  # loads PyTorch
+
     loaded = load_checkpoint(path)
     return Weights(path, loaded.sha256, loaded.metadata, loaded.lsd.metadata if loaded.lsd else None)

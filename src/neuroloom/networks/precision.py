@@ -1,17 +1,20 @@
 """Which device and which number format: a GPU where there is one, bf16 where the processor computes in it.
 
 fp16 has the digits but not the range of bf16: training multiplies its loss by a scale that follows the gradients.
+
+PyTorch is loaded by the first question that it has to answer: most commands ask none.
 """
 
 from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
-from typing import Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Literal, get_args
 
 from neuroloom.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -23,6 +26,8 @@ def devices(wanted: str) -> list[str]:
         wanted: "auto" (all GPUs, else the processor), or names separated by commas.
     """
     if wanted == "auto":
+        import torch
+
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     return [name.strip() for name in wanted.split(",")]
 
@@ -37,6 +42,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
     Raises:
         UserError: There is no such device.
     """
+    import torch
+
     wanted = wanted.split(",")[0].strip()  # of several devices, the first
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,6 +71,8 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
         if wanted == known:
             return known
     if device.type == "cuda":
+        import torch
+
         capability = torch.cuda.get_device_capability(device)[0]
         return "bf16" if capability >= 8 else "fp16" if capability == 7 else "fp32"
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
@@ -71,6 +80,8 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
 
 def number_format(precision: Precision) -> torch.dtype:
     """What torch calls it."""
+    import torch
+
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
@@ -78,10 +89,14 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """A context in which convolutions run in the precision."""
     if precision == "fp32":
         return contextlib.nullcontext()
+    import torch
+
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def _cpu_has_bf16() -> bool:
+    import torch
+
     return any(
         bool(getattr(torch.cpu, name, lambda: False)())
         for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

@@ -17,27 +17,16 @@ from numpy.typing import NDArray
 
 from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.errors import UserError
-from neuroloom.models.foreign import ForeignModel, ForeignNetwork, read_foreign
+from neuroloom.models.foreign import read_foreign
+from neuroloom.models.foreign.network import ForeignNetwork
 from neuroloom.networks.precision import choose_device
-from neuroloom.prediction.interface import Report, check_raw, check_values, is_out_of_memory, run_until_it_fits
-from neuroloom.prediction.planning import balanced_block, memory_for_tiles
+from neuroloom.prediction.fitting import is_out_of_memory, run_until_it_fits
+from neuroloom.prediction.interface import Report, check_raw, check_values
+from neuroloom.prediction.planning import memory_for_tiles
 from neuroloom.prediction.tiles import to_uint8
 from neuroloom.project import NEAREST
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
-
-BLOCK = 256
-"""Voxels of a block along an axis, about; how many operations they take is not known."""
-
-
-def foreign_block(shape: Triple, model: ForeignModel) -> Triple:
-    """A block for a volume: all parts of an axis about equal, multiples of the network's factor.
-
-    Args:
-        shape: The volume's extent in voxels.
-        model: What predicts.
-    """
-    return balanced_block(shape, model.factor, (BLOCK, BLOCK, BLOCK))
 
 
 class ForeignPredictor:

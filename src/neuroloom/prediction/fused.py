@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 
-from neuroloom.networks.architecture import UNetParameters, context, input_shape
+from neuroloom.networks.architecture import context
 from neuroloom.networks.unet import UNet
 from neuroloom.prediction.sweep import Kept, sweep
-from neuroloom.prediction.tiles import to_uint8
+from neuroloom.prediction.tiles import extents, to_uint8
 from neuroloom.volume.array import Triple
 
 
@@ -35,20 +35,6 @@ class Part:
     inputs: tuple[str, ...]
     network: UNet
     raw_range: tuple[float, float] = (-1.0, 1.0)
-
-
-def extents(networks: Sequence[UNetParameters], tile: Triple) -> list[Triple]:
-    """Extents of what each network sees, in the order they run: of raw, and of descriptors where there are any.
-
-    Args:
-        networks: In the order they run.
-        tile: Extent of what the last one is asked for, in voxels.
-    """
-    found: list[Triple] = []
-    for network in reversed(networks):
-        tile = input_shape(network, tile)
-        found.insert(0, tile)
-    return found
 
 
 def _nothing(share: float) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neuroloom.errors import UserError
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Nanometres, Triple, same_voxel_size
-
-T = TypeVar("T")
 
 Report = Callable[[float], None]
 """Called with the share that is done, 0 … 1."""
@@ -103,28 +100,3 @@ def check_values(raw: NDArray[Any]) -> None:
     """
     if not np.isfinite(raw).all():
         raise UserError("Raw holds NaN or infinite values. Mend the volume (`neuroloom check` names the places).")
-
-
-def run_until_it_fits(run: Callable[[], T], take_smaller_tiles: Callable[[], None]) -> T:
-    """Run networks, again with smaller tiles whenever memory does not suffice.
-
-    Args:
-        run: Runs them.
-        take_smaller_tiles: Called before each further time; raises UserError where there are no smaller ones.
-    """
-    while True:
-        try:
-            return run()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # outside of `except`, which would hold on to what the failed tile takes
-        take_smaller_tiles()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch, its library for convolutions on a CPU, or onnxruntime did not get the memory it asked for."""
-    words = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory", "Failed to allocate")
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from neuroloom.blockwise.allocation import most_taken
 from neuroloom.volume.array import Triple
+
+if TYPE_CHECKING:
+    import torch
 
 STEPS = ("reading", "computing", "writing")
 
@@ -88,5 +90,7 @@ class Stopwatch:
 def most_memory(device: torch.device) -> int:
     """Bytes that this process has taken at most so far; on a GPU, those of its tensors there."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.max_memory_allocated(device))
     return most_taken()

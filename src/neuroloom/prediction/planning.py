@@ -15,19 +15,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-
+from neuroloom.models.foreign import ForeignModel
 from neuroloom.networks import architecture
 from neuroloom.networks.architecture import UNetParameters
-from neuroloom.networks.memory import LiveBytes, memory_there
+from neuroloom.networks.memory import memory_there
 from neuroloom.networks.precision import devices
-from neuroloom.networks.unet import UNet
-from neuroloom.prediction.fused import Part, extents, run_fused
-from neuroloom.prediction.sweep import planes_at_once
-from neuroloom.prediction.tiles import round_up, tiles_of
+from neuroloom.prediction.tiles import common_factor, extents, round_up, tiles_of
 from neuroloom.volume.array import Triple
+
+if TYPE_CHECKING:
+    import torch
 
 LARGEST = 544
 """Voxels of a block along y and x; along z twice as many, since a sweep needs no more memory for them."""
@@ -50,6 +49,9 @@ SCATTERED = 1.2
 
 LOADED = 0.8e9
 """Bytes of a worker that has loaded this program and PyTorch, and of what convolutions, reading and writing need."""
+
+FOREIGN_BLOCK = 256
+"""Voxels of a block along an axis, about, of somebody else's network: how many operations it takes is not known."""
 
 
 def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: int = 1) -> Triple:
@@ -76,10 +78,14 @@ def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: in
     return block
 
 
-def common_factor(networks: Sequence[UNetParameters]) -> Triple:
-    """Voxels by which all networks may be moved without changing what they give, z y x."""
-    z, y, x = (math.lcm(*along) for along in zip(*(network.factor for network in networks), strict=True))
-    return z, y, x
+def foreign_block(shape: Triple, model: ForeignModel) -> Triple:
+    """A block for a volume: all parts of an axis about equal, multiples of the network's factor.
+
+    Args:
+        shape: The volume's extent in voxels.
+        model: What predicts.
+    """
+    return balanced_block(shape, model.factor, (FOREIGN_BLOCK, FOREIGN_BLOCK, FOREIGN_BLOCK))
 
 
 def balanced_block(shape: Triple, factor: Sequence[int], target: Triple) -> Triple:
@@ -112,7 +118,7 @@ def volume_operations(
     shape: Triple,
     block: Triple,
     memory: float = MEMORY,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     seen: Callable[[Triple], Triple] = lambda cut: cut,
 ) -> list[int]:
     """Floating-point operations (two for a multiply-add) of predicting a volume once, by network.
@@ -122,7 +128,7 @@ def volume_operations(
         shape: The volume's extent in voxels.
         block: That of a block; those at the volume's end are cut, but not what networks see around them.
         memory: Bytes for one tile.
-        dtype: What networks compute in.
+        dtype: What networks compute in; float32 if None.
         seen: Extent of what networks predict for an extent of the volume, where that is not the same.
     """
     counts = [0] * len(networks)
@@ -133,7 +139,7 @@ def volume_operations(
 
 
 def block_operations(
-    networks: Sequence[UNetParameters], block: Triple, memory: float = MEMORY, dtype: torch.dtype = torch.float32
+    networks: Sequence[UNetParameters], block: Triple, memory: float = MEMORY, dtype: torch.dtype | None = None
 ) -> list[int]:
     """Floating-point operations of predicting a block, by network; see `volume_operations`."""
     shape = round_up(block, common_factor(networks))
@@ -145,7 +151,7 @@ def block_operations(
 
 
 def choose_tile(
-    networks: Sequence[UNetParameters], shape: Triple, memory: float, dtype: torch.dtype = torch.float32
+    networks: Sequence[UNetParameters], shape: Triple, memory: float, dtype: torch.dtype | None = None
 ) -> Triple:
     """The widest tile that the memory holds: the region cut into equal parts along y and x.
 
@@ -153,11 +159,13 @@ def choose_tile(
         networks: In the order they run.
         shape: The region's extent in voxels, multiples of the networks' factors.
         memory: Bytes for one tile.
-        dtype: What networks compute in.
+        dtype: What networks compute in; float32 if None.
 
     Returns:
         Multiples of the networks' factor; the smallest, though it does not fit, where no tile does.
     """
+    from neuroloom.prediction.tile_memory import tile_bytes  # sweeps with PyTorch
+
     factor = common_factor(networks)
     for parts in range(1, max(shape) + 1):
         widest = math.ceil(max(shape[1:]) / parts)
@@ -205,38 +213,11 @@ def block_bytes(
         mirrors: How many predictions are averaged.
         dtype: What networks compute in.
     """
+    from neuroloom.prediction.tile_memory import tile_bytes  # sweeps with PyTorch
+
     outer = round_up(block, common_factor(networks))
     weights = 4 * sum(architecture.parameter_count(network) for network in networks)
     raw = math.prod(extents(networks, outer)[0])
     result = channels * math.prod(block)
     sums = 0 if mirrors == 1 else 3 * result + raw  # two bytes each, one prediction, and its mirrored raw
     return LOADED + weights + raw + result + sums + SCATTERED * tile_bytes(tuple(networks), tile, dtype)
-
-
-def tile_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype = torch.float32) -> int:
-    """Bytes of all that is there at once while networks sweep through a tile, weights and raw left out.
-
-    Args:
-        networks: In the order they run.
-        tile: Its extent in voxels, multiples of the networks' factors.
-        dtype: What networks compute in.
-    """
-    # it does not grow any more once affinities come out regularly
-    factor = common_factor(networks)
-    deep = round_up((4 * (planes_at_once(tile) + factor[0]), 1, 1), factor)[0]
-    return _most_bytes(networks, (min(tile[0], deep), *tile[1:]), dtype)
-
-
-@lru_cache(maxsize=1024)
-def _most_bytes(networks: tuple[UNetParameters, ...], tile: Triple, dtype: torch.dtype) -> int:
-    """The same, found by a sweep that computes nothing."""
-    last = ("raw", "lsd") if networks[-1].in_channels > networks[0].out_channels else ("lsd",)
-    with torch.device("meta"):
-        parts = [
-            Part(("raw",) if number == 0 else last, UNet(network).to(dtype)) for number, network in enumerate(networks)
-        ]
-        raw, like = torch.empty(extents(networks, tile)[0], dtype=torch.uint8), torch.empty(0, dtype=dtype)
-    with torch.inference_mode(), LiveBytes() as live:
-        for _ in run_fused(parts, raw, tile, like):
-            pass
-    return live.most

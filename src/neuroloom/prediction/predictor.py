@@ -17,10 +17,12 @@ from neuroloom.networks.architecture import context
 from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.networks.precision import choose_device, choose_precision, number_format
 from neuroloom.networks.setups import SETUPS
-from neuroloom.prediction.fused import Part, extents, run_fused
-from neuroloom.prediction.interface import Report, check_raw, check_values, run_until_it_fits
-from neuroloom.prediction.planning import choose_tile, common_factor, memory_for_tiles, tile_bytes
-from neuroloom.prediction.tiles import round_up, tiles_of
+from neuroloom.prediction.fitting import run_until_it_fits
+from neuroloom.prediction.fused import Part, run_fused
+from neuroloom.prediction.interface import Report, check_raw, check_values
+from neuroloom.prediction.planning import choose_tile, memory_for_tiles
+from neuroloom.prediction.tile_memory import tile_bytes
+from neuroloom.prediction.tiles import common_factor, extents, round_up, tiles_of
 from neuroloom.volume import Volume
 from neuroloom.volume.array import Triple
 

@@ -19,12 +19,10 @@ from neuroloom.files import hash_file, read_json, write_json
 from neuroloom.models.foreign import is_foreign, read_foreign
 from neuroloom.networks.precision import choose_device
 from neuroloom.prediction.ensemble import EnsemblePredictor
-from neuroloom.prediction.foreign import ForeignPredictor
 from neuroloom.prediction.interface import PredictsAffinities, Report
 from neuroloom.prediction.measuring import STEPS, Measured, Stopwatch, most_memory, named, union
 from neuroloom.prediction.mirrors import check_images, mirrored
 from neuroloom.prediction.planning import prediction_workers
-from neuroloom.prediction.predictor import Predictor
 from neuroloom.prediction.resampling import Region, Resampling
 from neuroloom.project import NEAREST
 from neuroloom.volume import create_volume
@@ -247,6 +245,10 @@ def _predictor(
     checkpoints: tuple[Path, ...], device: str, precision: str, memory_gb: float | None
 ) -> PredictsAffinities:
     """A worker loads its networks once; the content of checkpoints was checked by `prepare`."""
+    # what runs networks, with PyTorch, is loaded by who predicts, not by who asks what is done
+    from neuroloom.prediction.foreign import ForeignPredictor
+    from neuroloom.prediction.predictor import Predictor
+
     members = [
         (ForeignPredictor if is_foreign(checkpoint) else Predictor)(checkpoint, device, precision, memory_gb)
         for checkpoint in checkpoints

@@ -13,11 +13,15 @@ as much as the region does, `input_shape(region) - region`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
+from neuroloom.networks.architecture import UNetParameters, input_shape
 from neuroloom.volume.array import Triple
+
+if TYPE_CHECKING:
+    import torch
 
 
 def round_up(shape: Sequence[int], factor: Sequence[int]) -> Triple:
@@ -38,6 +42,26 @@ def tiles_of(shape: Triple, tile: Triple) -> Iterator[tuple[Triple, Triple]]:
         yield (z, y, x), (a, b, c)
 
 
+def common_factor(networks: Sequence[UNetParameters]) -> Triple:
+    """Voxels by which all networks may be moved without changing what they give, z y x."""
+    z, y, x = (math.lcm(*along) for along in zip(*(network.factor for network in networks), strict=True))
+    return z, y, x
+
+
+def extents(networks: Sequence[UNetParameters], tile: Triple) -> list[Triple]:
+    """Extents of what each network sees, in the order they run: of raw, and of descriptors where there are any.
+
+    Args:
+        networks: In the order they run.
+        tile: Extent of what the last one is asked for, in voxels.
+    """
+    found: list[Triple] = []
+    for network in reversed(networks):
+        tile = input_shape(network, tile)
+        found.insert(0, tile)
+    return found
+
+
 def to_uint8(values: torch.Tensor) -> torch.Tensor:
     """[0, 1] to 0 … 255, rounded to the nearest."""
-    return values.float().mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    return values.float().mul(255).round_().clamp_(0, 255).byte()

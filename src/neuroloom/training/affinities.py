@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numba import njit
 
+from neuroloom.training.truth import OUT, UNPAINTED
+
 
 def affinities(labels: torch.Tensor, neighborhood: Sequence[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Affinities of a batch of label arrays.
@@ -114,3 +116,18 @@ def _erode(labels, known, only_xy, out):  # type: ignore[no-untyped-def]
                     border[x] |= (own[x] != other[x]) & sure[x] & other_sure[x]
             for x in range(width):
                 out[z, y, x] = 0 if border[x] else own[x]
+
+
+def edges_that_count(roles: torch.Tensor, neighborhood: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+    """Where it is known whether two voxels belong to one object.
+
+    Args:
+        roles: `(b, z, y, x)` uint8.
+        neighborhood: One offset (z, y, x) in voxels per channel.
+
+    Returns:
+        `(b, k, z, y, x)` bool: both ends are known, and at least one counts. False where the neighbour lies outside.
+    """
+    both_known, _ = affinities((roles != OUT).long(), neighborhood)
+    both_unpainted, _ = affinities((roles == UNPAINTED).long(), neighborhood)
+    return both_known > both_unpainted

@@ -22,11 +22,11 @@ from neuroloom.networks import architecture
 from neuroloom.networks.unet import crop
 from neuroloom.project import Augmentation
 from neuroloom.training import augmentation, descriptors
-from neuroloom.training.affinities import affinities, grow_boundary
+from neuroloom.training.affinities import affinities, edges_that_count, grow_boundary
 from neuroloom.training.augmentation import augment
 from neuroloom.training.crops import Crops
 from neuroloom.training.job import TrainingJob
-from neuroloom.training.truth import COUNTS, OUT, edges_that_count
+from neuroloom.training.truth import COUNTS, OUT
 from neuroloom.training.weights import balance
 from neuroloom.volume.array import Triple
 

@@ -172,6 +172,10 @@ class TrainingJob(BaseModel):
         return are_serial_sections(self.voxel_size)
 
 
+CURVE = "curve.jsonl"
+"""In a training's folder: one line per step and score."""
+
+
 def checkpoint_paths(folder: Path) -> tuple[Path, Path]:
     """Best and last checkpoint in a training's folder."""
     return folder / "best.ckpt", folder / "last.ckpt"

@@ -27,7 +27,8 @@ from neuroloom.errors import Interrupted, UserError
 from neuroloom.networks.precision import choose_device, devices
 from neuroloom.training.group import join, leave
 from neuroloom.training.job import TrainingJob, checkpoint_paths
-from neuroloom.training.loop import Report, Scorer, train
+from neuroloom.training.loop import Report, train
+from neuroloom.training.score import Scorer
 from neuroloom.training.stopping import SIGNALS
 
 GRACE_SECONDS = 15.0

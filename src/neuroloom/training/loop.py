@@ -32,7 +32,8 @@ from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.interrupting import interruptible
 from neuroloom.errors import Interrupted, UserError
 from neuroloom.files import hash_file, holds, lock, make_folder, write_json, write_text
-from neuroloom.networks.checkpoint import Checkpoint, Metadata, load_checkpoint, save_checkpoint
+from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from neuroloom.networks.metadata import Metadata
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import LSD_CHANNELS, SETUPS
 from neuroloom.networks.unet import UNet, crop
@@ -43,6 +44,7 @@ from neuroloom.training.group import Group
 from neuroloom.training.job import TrainingJob, checkpoint_paths
 from neuroloom.training.kept import keep_descriptors, region_of
 from neuroloom.training.schedule import PLATEAU, learning_rate
+from neuroloom.training.score import Scorer
 from neuroloom.training.size import check_memory
 from neuroloom.training.snapshots import write_snapshot
 from neuroloom.training.start import start_from
@@ -59,27 +61,6 @@ KEPT = "descriptors"
 
 MOST_SKIPPED = 3
 """Batches that may be left out in a row, without a state saved in between."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """What the whole chain makes of a network on the validation volumes.
-
-    Attributes:
-        voi: VOI split + merge in bits, at the best merge function and threshold; mean over the volumes.
-        voi_eroded: The same with the truth eroded by one voxel; None where that leaves nothing.
-        merge_function: The best one.
-        threshold: The best merge threshold.
-    """
-
-    voi: float
-    voi_eroded: float | None
-    merge_function: str
-    threshold: float
-
-
-Scorer = Callable[[Path], Score]
-"""Called with a checkpoint."""
 
 
 def train(

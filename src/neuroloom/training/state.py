@@ -17,8 +17,9 @@ import torch
 from neuroloom.errors import UserError
 from neuroloom.files import write_bytes, write_text
 from neuroloom.networks.checkpoint import load_tensors
+from neuroloom.training.job import CURVE
 
-CURVE, STATE = "curve.jsonl", "state.pt"
+STATE = "state.pt"
 
 
 def save_state(folder: Path, state: dict[str, Any], curve: list[dict[str, Any]]) -> None:

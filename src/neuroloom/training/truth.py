@@ -15,10 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from neuroloom.training.affinities import affinities
 
 OUT, COUNTS, UNPAINTED = 0, 1, 2
 
@@ -59,18 +56,3 @@ def is_one_of(labels: NDArray[Any], ids: Collection[int]) -> NDArray[np.bool_]:
     """Where labels are one of some ids, whatever the type of the labels can hold."""
     largest = np.iinfo(labels.dtype).max
     return np.isin(labels, np.array([i for i in ids if i <= largest], labels.dtype))
-
-
-def edges_that_count(roles: torch.Tensor, neighborhood: Sequence[tuple[int, int, int]]) -> torch.Tensor:
-    """Where it is known whether two voxels belong to one object.
-
-    Args:
-        roles: `(b, z, y, x)` uint8.
-        neighborhood: One offset (z, y, x) in voxels per channel.
-
-    Returns:
-        `(b, k, z, y, x)` bool: both ends are known, and at least one counts. False where the neighbour lies outside.
-    """
-    both_known, _ = affinities((roles != OUT).long(), neighborhood)
-    both_unpainted, _ = affinities((roles == UNPAINTED).long(), neighborhood)
-    return both_known > both_unpainted

@@ -13,7 +13,8 @@ from torch import nn
 
 from foreign_network import EDGES, NEAREST, Edges, declare, save_script
 from neuroloom.errors import UserError
-from neuroloom.models.foreign import ForeignNetwork, read_foreign
+from neuroloom.models.foreign import read_foreign
+from neuroloom.models.foreign.network import ForeignNetwork
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,10 @@ from neuroloom.errors import UserError
 from neuroloom.models import find_weights
 from neuroloom.models.bioimageio.package import export_package
 from neuroloom.models.card import read_card
-from neuroloom.models.foreign import ForeignNetwork, read_foreign
-from neuroloom.prediction import ForeignPredictor, Predictor
+from neuroloom.models.foreign import read_foreign
+from neuroloom.models.foreign.network import ForeignNetwork
+from neuroloom.prediction.foreign import ForeignPredictor
+from neuroloom.prediction.predictor import Predictor
 from small_model import CARD, save_weights
 
 SCALED = "id: scale_linear\n        kwargs:\n          gain: 0.00392156862745098\n          offset: 0.0"

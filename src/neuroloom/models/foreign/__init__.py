@@ -5,6 +5,5 @@ package       what bioimage.io says of it     network    running it
 """
 
 from neuroloom.models.foreign.declaration import Declaration, ForeignModel, is_foreign, read_foreign
-from neuroloom.models.foreign.network import ForeignNetwork
 
-__all__ = ["Declaration", "ForeignModel", "ForeignNetwork", "is_foreign", "read_foreign"]
+__all__ = ["Declaration", "ForeignModel", "is_foreign", "read_foreign"]

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +29,13 @@ SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 
 def is_hdf5(path: str | Path) -> bool:
     """Whether a file's name or content is HDF5's."""
-    return Path(path).suffix.lower() in SUFFIXES or (Path(path).is_file() and bool(h5py.is_hdf5(path)))
+    if Path(path).suffix.lower() in SUFFIXES:
+        return True
+    if not Path(path).is_file():
+        return False
+    import h5py  # most volumes are folders: it is loaded for files only
+
+    return bool(h5py.is_hdf5(path))
 
 
 def hdf5_datasets(path: Path) -> list[str]:
@@ -39,6 +44,8 @@ def hdf5_datasets(path: Path) -> list[str]:
     Raises:
         UserError: The file is damaged.
     """
+    import h5py
+
     found: list[str] = []
     with readable(str(path)), h5py.File(path, "r") as file:
         file.visititems(lambda name, node: found.append(name) if _is_image(node) else None)
@@ -56,6 +63,8 @@ def read_hdf5(path: Path, name: str, location: str) -> FileArray:
     Raises:
         UserError: The file is damaged, or there is no array of that name.
     """
+    import h5py
+
     with readable(location), h5py.File(path, "r") as file:
         node = file.get(name)
         if not _is_image(node):
@@ -82,15 +91,21 @@ def read_hdf5(path: Path, name: str, location: str) -> FileArray:
 
 
 def _is_image(node: Any) -> bool:
+    import h5py
+
     return isinstance(node, h5py.Dataset) and node.ndim >= 2 and node.dtype.kind in "buif"
 
 
 def _read(path: Path, name: str, at: tuple[slice, ...]) -> NDArray[Any]:
+    import h5py
+
     with h5py.File(path, "r") as file:
         return np.asarray(file[name][at])
 
 
 def _stored(path: Path, name: str, chunks: Sequence[Index]) -> list[bool]:
+    import h5py
+
     with h5py.File(path, "r") as file:
         node = file[name]
         begins = [tuple(i * c for i, c in zip(index, node.chunks, strict=True)) for index in chunks]

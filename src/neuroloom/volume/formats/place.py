@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import tensorstore
-
 from neuroloom.errors import UserError
 from neuroloom.volume.remote import CACHE_BYTES, are_remote_files, is_url, read_remote_file
 
@@ -65,6 +63,8 @@ class Place:
         Raises:
             UserError: tensorstore does not reach this kind of URL.
         """
+        import tensorstore  # most volumes are zarr, which is read without it
+
         spec = {"driver": driver, "kvstore": _kvstore(self.root, name), **options}
         if not is_url(self.root):
             return tensorstore.open(spec, read=True).result()
@@ -76,6 +76,8 @@ class Place:
 @functools.lru_cache(maxsize=1)
 def _remote_context(limit: int) -> Any:
     """One for all volumes of the process, so that they share one bounded cache."""
+    import tensorstore
+
     retries = {f"{kind}_request_retries": {"max_retries": 4} for kind in ("http", "s3", "gcs")}
     return tensorstore.Context({"cache_pool": {"total_bytes_limit": limit}, **retries})
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore
 
 from neuroloom.errors import UserError
 from neuroloom.volume.formats.file_array import FileArray, Index, readable
@@ -98,6 +97,8 @@ def read_precomputed(place: Place, scale: Scale, location: str) -> FileArray:
     Raises:
         UserError: The metadata are damaged, or the chunks are compressed in a way that cannot be read.
     """
+    import tensorstore  # most volumes are zarr, which is read without it
+
     _refuse_packed(place, scale, location)
     with readable(location):
         store = place.open("neuroglancer_precomputed", scale.folder, scale_index=scale.number)
