@@ -64,8 +64,15 @@ def test_help_loads_nothing_more(name: str) -> None:
     assert command(name, "--help") == []
 
 
-def test_status_of_a_project_that_trains_its_networks_asks_pytorch_nothing(tmp_path: Path) -> None:
-    assert command("status", "--project", make_project(tmp_path / "p")) == []
+def test_what_a_project_is_made_of_is_known_without_pytorch(tmp_path: Path) -> None:
+    """Only how long steps that are missing will take is measured with it."""
+    code = (
+        "import pathlib, sys\n"
+        "from neuroloom.chain import Chain, open_project\n"
+        "chain = Chain(open_project(pathlib.Path(sys.argv[1])))\n"
+        "assert chain.training_folder('lsd') and chain.networks and chain.raw(chain.volumes[0])"
+    )
+    assert loaded(code, make_project(tmp_path / "p")) == []
 
 
 @pytest.mark.parametrize("stage", [Fragments, Agglomerate, Segment])
