@@ -118,9 +118,8 @@ def whole(folder: Path, affinities: NDArray[np.uint8]) -> dict[str, float]:
         affinities: `(3, z, y, x)`.
     """
     size = affinities.shape[1:]
-    create_volume(folder / "a.zarr", "a", affinities.shape, np.uint8, VOXEL_SIZE, chunks=(64, 64, 64)).write(
-        (0, 0, 0), affinities
-    )
+    # level 1, as predictions are written
+    create_volume(folder / "a.zarr", "a", affinities.shape, np.uint8, VOXEL_SIZE, level=1).write((0, 0, 0), affinities)
     used = {}
     for stage in stages(folder, (size[0], size[1], size[2]), BLOCK):
         before = cpu_seconds()

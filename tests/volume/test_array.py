@@ -64,6 +64,21 @@ def test_reflection_bounces(begin: int, extent: int, size: int) -> None:
     assert reflect_indices(begin, extent, size).tolist() == expected
 
 
+@pytest.mark.parametrize("form", [2, 3])
+def test_the_level_of_compression(tmp_path: Path, form: Literal[2, 3]) -> None:
+    values = np.random.default_rng(0).integers(0, 99, (8, 8, 8), np.uint64)
+    data = np.kron(values, np.ones((8, 8, 8), np.uint64))
+    sizes = []
+    for level in (1, 9):
+        volume = create_volume(
+            tmp_path / f"{level}.zarr", "a", data.shape, data.dtype, (8, 8, 8), zarr_format=form, level=level
+        )
+        volume.write((0, 0, 0), data)
+        np.testing.assert_array_equal(volume.read(), data)
+        sizes.append(sum(file.stat().st_size for file in (tmp_path / f"{level}.zarr").rglob("*")))
+    assert sizes[1] < sizes[0]
+
+
 def test_zarr_v2_is_written_on_request(tmp_path: Path) -> None:
     data = np.random.default_rng(0).integers(0, 255, (3, 5, 70, 90), dtype=np.uint8)
     made = [

@@ -122,6 +122,7 @@ class Predict(Intermediate):
                 chunks=chunk,
                 shards=shard_of(self.shape, self.block_shape, chunk) if self.zarr_format == 3 else None,
                 zarr_format=self.zarr_format,
+                level=1,
                 overwrite=True,
                 attributes={
                     "neuroloom": {

@@ -306,6 +306,7 @@ def create_volume(
     overwrite: bool = False,
     zarr_format: Literal[2, 3] = 3,
     named_axes: bool = False,
+    level: int = 3,
 ) -> Volume:
     """Make a new, empty volume (zarr, zstd) filled with zeros.
 
@@ -322,6 +323,7 @@ def create_volume(
         overwrite: Replace an existing array of that name.
         zarr_format: 3, or 2 for programs that do not read 3; its chunks lie in folders ("/").
         named_axes: Whether axes are named in zarr's own metadata, too, as OME-NGFF wants it.
+        level: Of zstd. Labels become a third smaller from 1 to 3; affinities 1 % smaller, in twice the time.
 
     Raises:
         UserError: The array exists, the container is of the other format, or the folder cannot be written.
@@ -353,7 +355,7 @@ def create_volume(
             dtype=np.dtype(dtype),
             chunks=chunk,
             shards=shard,
-            compressors=zarr.codecs.ZstdCodec(level=3) if zarr_format == 3 else numcodecs.Zstd(level=3),
+            compressors=zarr.codecs.ZstdCodec(level=level) if zarr_format == 3 else numcodecs.Zstd(level=level),
             chunk_key_encoding={"name": "default" if zarr_format == 3 else "v2", "separator": "/"},
             fill_value=0,
             zarr_format=zarr_format,
