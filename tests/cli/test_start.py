@@ -21,6 +21,7 @@ HEAVY = (
     "scipy.fft",
     "scipy.ndimage",
     "scipy.sparse",
+    "pyarrow.compute",
     "matplotlib",
     "jinja2",
     "neuroglancer",

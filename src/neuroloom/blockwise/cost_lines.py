@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
 
 PIECE = 4 * 2**20
@@ -60,6 +59,8 @@ def parsed(lines: bytes, total: int) -> tuple[pa.Table, int]:
         lines: Whole ones.
         total: Blocks of the stage.
     """
+    import pyarrow.compute as pc  # takes a while to load, and many commands read no costs
+
     try:
         table = _read(lines)
     except pa.ArrowInvalid:

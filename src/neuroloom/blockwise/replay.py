@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuroloom.blockwise.cost_lines import NUMBERS, ROW, as_object, parsed, pieces
@@ -108,6 +107,8 @@ def _happened(event: dict[str, Any], found: Replay, runs: dict[str, Run]) -> Non
 
 def _count(table: pa.Table, found: Replay) -> None:
     """Give each block its last attempt, and add up the others."""
+    import pyarrow.compute as pc  # takes a while to load, and many commands read no costs
+
     blocks = table["block"].to_numpy()
     rows = np.zeros(len(blocks), ROW)
     for name in NUMBERS:
