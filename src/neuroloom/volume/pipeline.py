@@ -56,8 +56,10 @@ class SharedOut(BatchedCodecPipeline):
             if complete and value.shape and value[place].shape == spec.shape:
                 chunk = value[place]  # zarr would copy it
             else:
-                encoded = _get(where, spec) if stored is None else stored[number]
-                before = None if encoded is None or complete else self._decoded(encoded, spec)
+                encoded = None
+                if not complete:
+                    encoded = _get(where, spec) if stored is None else stored[number]
+                before = None if encoded is None else self._decoded(encoded, spec)
                 chunk = self._merge_chunk_array(before, value, place, spec, part, complete, drop_axes)
             empty = not spec.config.write_empty_chunks and chunk.all_equal(fill_value_or_default(spec))
             made[number] = None if empty else self._encoded(chunk, spec)
@@ -115,7 +117,8 @@ async def _share_out(work: Callable[[int], None], count: int) -> None:
         for number in left:
             work(number)
 
-    threads = min(count, len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(count, cores)
     ended = await asyncio.gather(*(asyncio.to_thread(thread, left) for _ in range(threads)), return_exceptions=True)
     for error in ended:
         if error is not None:
