@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from neuroloom.blockwise import Block, Source, Unread, Work, run_stages
 from neuroloom.blockwise.intermediate import Intermediate, any_deleted, check_there, deleted_blocks
-from neuroloom.blockwise.overlap import Overlap, overlap_of, wanted_blocks, write_overlaps
+from neuroloom.blockwise.overlap import HANDED, WANTED, Overlap, overlap_of, tell_handed, wanted_blocks, write_overlaps
 from neuroloom.blockwise.tracking import take_back
 from neuroloom.blockwise.work import Supply
 from neuroloom.errors import BlocksFailed, UserError
@@ -158,6 +159,43 @@ def test_a_stage_that_is_ahead_from_an_earlier_run_goes_on(chain: tuple[Makes, R
     run_stages(works([first, second], lead=3))
     assert first.is_done()
     assert second.is_done()
+
+
+def test_what_daisy_told_last_does_not_hold_a_stage_up_for_ever(chain: tuple[Makes, Reads, ReadsBoth]) -> None:
+    first, second, _ = chain
+    for stage in (first, second):
+        stage.folder.mkdir()
+        stage.describe()
+        write_json(stage.folder / WANTED, None)
+    [overlap, _] = write_overlaps([(first, 2), (second, 2)])
+    assert not overlap.is_ahead()
+    tell_handed(second, ready=9, underway=0)
+    assert not overlap.is_ahead()  # none of its blocks can have what it reads
+    run_stages([Work(first)])
+    for stage in (first, second):
+        write_json(stage.folder / WANTED, None)
+    [overlap, _] = write_overlaps([(first, 2), (second, 2)])
+    assert not overlap.is_ahead()
+    tell_handed(second, ready=9, underway=0)
+    assert overlap.is_ahead()
+    tell_handed(second, ready=1, underway=0)
+    assert not overlap.is_ahead()
+    for underway in (1, 0):
+        tell_handed(second, ready=9, underway=underway)
+        long_ago = time.time() - 601
+        os.utime(second.folder / HANDED, (long_ago, long_ago))
+        assert overlap.is_ahead() == (underway == 1)
+    tell_handed(second, ready=0, underway=0)
+    assert overlap_of(second).open_blocks() == 0
+    os.utime(second.folder / HANDED, (long_ago, long_ago))
+    assert overlap_of(second).open_blocks() == 24
+    tell_handed(second, ready=9, underway=0)
+    assert overlap.is_ahead()
+    run_stages([Work(second)])
+    write_json(second.folder / WANTED, None)
+    [overlap, _] = write_overlaps([(first, 2), (second, 2)])
+    tell_handed(second, ready=9, underway=0)
+    assert not overlap.is_ahead()  # all of its blocks are done
 
 
 def test_what_runs_beside_a_stage_is_told_to_workers(chain: tuple[Makes, Reads, ReadsBoth]) -> None:

@@ -10,6 +10,7 @@ files: which stages run beside theirs stands in `overlap.json` of its folder.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroloom.blockwise.dependencies import Flags, reads
+from neuroloom.blockwise.dependencies import Flags, any_in, blocks_read, reads
 from neuroloom.blockwise.failures import all_failures
 from neuroloom.blockwise.stage import Block, Stage, load_stage
 from neuroloom.blockwise.tracking import done_blocks
@@ -29,6 +30,10 @@ workers ends when it goes."""
 
 FILE = "overlap.json"
 HANDED = "handed.json"
+SILENT = 60.0
+"""Seconds after which what can be begun is found out without daisy, if it knows of nothing."""
+FORGOTTEN = 600.0
+"""Seconds after which a stage goes on by a block, though one that reads it has enough to do, while nobody does that."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,38 @@ class Overlap:
     lead: int = 0
 
     def is_ahead(self) -> bool:
-        """Whether this stage should pause, since one that reads it has enough to do."""
-        return any(_handed(reader)["ready"] >= overlap_of(reader).lead for reader in self.readers)
+        """Whether this stage should pause, since one that reads it has enough to do.
+
+        What daisy has told last may be long out of date: it does not tell every change, and if all others wait for this
+        stage, none follows. So it counts only while it can be true.
+        """
+        return any(overlap_of(reader)._has_enough() for reader in self.readers)
+
+    def _has_enough(self) -> bool:
+        handed = _handed(self.stage)
+        forgotten = handed["underway"] == 0 and self._silent() > FORGOTTEN
+        return handed["ready"] >= self.lead and self._can_begin() >= self.lead and not forgotten
+
+    def _can_begin(self) -> int:
+        """How many blocks that are not done have all that they read; daisy hears of it later, or never of more."""
+        blocks = wanted_blocks(self.stage) & ~done_blocks(self.stage.folder / "blocks", self.stage.grid)
+        for source in self.sources:
+            missing = wanted_blocks(source) & ~done_blocks(source.folder / "blocks", source.grid)
+            blocks &= ~any_in(blocks_read(self.stage, source), missing)
+        return int(np.count_nonzero(blocks))
+
+    def _silent(self) -> float:
+        """Seconds since daisy told something that had changed; 0 where it never did."""
+        try:
+            return time.time() - (self.stage.folder / HANDED).stat().st_mtime
+        except OSError:
+            return 0.0
 
     def open_blocks(self) -> int:
         """How many blocks are underway or can be begun now."""
         if self.sources:
-            return sum(_handed(self.stage).values())
+            told = sum(_handed(self.stage).values())
+            return self._can_begin() if told == 0 and self._silent() > SILENT else told
         done = done_blocks(self.stage.folder / "blocks", self.stage.grid)
         return int(np.count_nonzero(wanted_blocks(self.stage) & ~done))
 
