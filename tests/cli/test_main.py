@@ -42,7 +42,8 @@ def test_every_end_has_its_words(
 
 
 def test_ctrl_c_while_importing_leaves_nothing_and_says_so(tmp_path: Path) -> None:
-    np.save(tmp_path / "raw.npy", np.ones((600, 700, 700), np.uint8), allow_pickle=False)
+    noise = np.random.default_rng(0).integers(1, 255, (700, 700), np.uint8)  # takes a while to compress
+    np.save(tmp_path / "raw.npy", np.broadcast_to(noise, (1200, 700, 700)), allow_pickle=False)
     command = [sys.executable, "-m", "neuroloom.cli", "import", "o.zarr", "--raw", "raw.npy", "--voxel-size", "8,8,8"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob(".o.zarr.import/partial.zarr/volumes/raw/c/*")):
@@ -50,5 +51,5 @@ def test_ctrl_c_while_importing_leaves_nothing_and_says_so(tmp_path: Path) -> No
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors.splitlines()[-1]) == (130, "Stopped. Run the same command again.")
+    assert (process.returncode, errors.splitlines()[-1:]) == (130, ["Stopped. Run the same command again."])
     assert [file.name for file in tmp_path.iterdir()] == ["raw.npy"]

@@ -25,7 +25,8 @@ from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.project import Augmentation, Network
 from neuroloom.training import loop
 from neuroloom.training.job import TrainingJob
-from neuroloom.training.loop import Score, train
+from neuroloom.training.loop import train
+from neuroloom.training.score import Score
 
 from .conftest import MakeJob, MakeVolume
 

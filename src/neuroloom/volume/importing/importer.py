@@ -14,6 +14,7 @@ moved into place in one step: an interrupted import leaves nothing that looks wh
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
 from neuroloom.errors import UserError
 from neuroloom.files import explain_os_errors, lock
@@ -146,7 +148,7 @@ def import_volume(
                     _write_parts(partial, parts, shape, size, origin, progress)
                     _publish(partial, out, [part.dataset for part in parts])
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove(partial)
     finally:
         with contextlib.suppress(OSError):  # another run's lock is in it
             room.rmdir()
@@ -331,6 +333,20 @@ def _place(
         )
     z, y, x = begin
     return z, y, x
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder once nobody writes into it: after Ctrl-C, zarr's threads go on with what they were given."""
+    if folder.exists():
+        with contextlib.suppress(TimeoutError):
+            sync(_writers_ended(), timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _writers_ended() -> None:
+    """Wait for what else runs in zarr's event loop: chunks that are being written."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _write_parts(
