@@ -1,11 +1,13 @@
-"""How much a process has taken: its own, not that of the one that started it."""
+"""How much a process has taken, its own and not that of the one that started it; freed memory stays in it."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from neuroloom.blockwise.allocation import most_taken
 
@@ -24,3 +26,25 @@ def test_most_taken_is_the_process_s_own() -> None:
     before, after = map(int, done.stdout.split())
     assert before < len(much) / 2
     assert before + 3e8 <= after < before + 1e9
+
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+import pytest
+from neuroloom.blockwise.allocation import keep_freed_memory
+
+assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(64 * 2**20, dtype=np.uint8).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_second_array_gets_the_pages_of_the_first() -> None:
+    output = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
+    first, second = (int(n) for n in output.split())
+    assert second < first / 10

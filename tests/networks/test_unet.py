@@ -1,113 +1,21 @@
-"""The U-Net itself, and its architecture against it."""
+"""The U-Net itself."""
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
 from neuroloom.networks.architecture import (
     UNetParameters,
     context,
-    flop,
     input_shape,
-    output_shape,
 )
 from neuroloom.networks.unet import UNet, crop
-from unet_geometries import geometries
-
-FIB25 = UNetParameters(
-    in_channels=1,
-    heads=(("lsd", 10),),
-    feature_maps=12,
-    growth=6,
-    downsampling=((2, 2, 2), (2, 2, 2), (3, 3, 3)),
-)
 
 SMALL = UNetParameters(in_channels=2, heads=(("affinities", 3),), feature_maps=2, growth=2)
 
 
-def cube(extent: int) -> tuple[int, int, int]:
-    return extent, extent, extent
-
-
-class TestShapes:
-    @settings(max_examples=30, deadline=None)
-    @given(geometries(), st.tuples(*(st.integers(1, 6) for _ in range(3))))
-    def test_output_shape_is_what_the_network_gives(
-        self, geometry: UNetParameters, wanted: tuple[int, int, int]
-    ) -> None:
-        shape = input_shape(geometry, wanted)
-        with torch.device("meta"):
-            result = UNet(geometry)(torch.empty(1, geometry.in_channels, *shape))
-        assert tuple(result.shape) == (1, 3, *output_shape(geometry, shape))
-
-    @settings(max_examples=30, deadline=None)
-    @given(geometries(), st.integers(1, 12))
-    def test_input_shape_is_the_smallest_that_suffices(self, geometry: UNetParameters, wanted: int) -> None:
-        shape = input_shape(geometry, cube(wanted))
-        assert all(given >= wanted for given in output_shape(geometry, shape))
-        for axis in range(3):
-            for smaller in range(shape[axis]):
-                probe = [smaller if a == axis else shape[a] for a in range(3)]
-                try:
-                    given_extent = output_shape(geometry, probe)[axis]
-                except ValueError:
-                    continue
-                assert given_extent < wanted
-
-    @settings(max_examples=20, deadline=None)
-    @given(geometries(), st.integers(1, 40))
-    def test_context_is_the_same_for_every_extent(self, geometry: UNetParameters, wanted: int) -> None:
-        shape = input_shape(geometry, cube(wanted))
-        given_shape = output_shape(geometry, shape)
-        assert tuple(a - b for a, b in zip(shape, given_shape, strict=True)) == context(geometry)
-
-    @settings(max_examples=20, deadline=None)
-    @given(geometries(), st.integers(1, 40))
-    def test_extents_come_in_steps_of_the_factor(self, geometry: UNetParameters, wanted: int) -> None:
-        shape = input_shape(geometry, cube(wanted))
-        larger = tuple(a + f for a, f in zip(shape, geometry.factor, strict=True))
-        grown = [b - a for a, b in zip(output_shape(geometry, shape), output_shape(geometry, larger), strict=True)]
-        assert tuple(grown) == geometry.factor
-
-    def test_wrong_extent_names_the_nearest(self) -> None:
-        with pytest.raises(ValueError, match="does not take 200 voxels along z; nearest extents it takes: 196 or 208"):
-            output_shape(FIB25, (200, 196, 196))
-
-    def test_extent_below_the_context_names_the_smallest(self) -> None:
-        with pytest.raises(ValueError) as error:
-            output_shape(FIB25, (196, 50, 196))
-        smallest = int(re.findall(r"\d+", str(error.value))[-1])
-        assert output_shape(FIB25, (196, smallest, 196))[1] >= 1
-
-    def test_unusable_kernels_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="odd extents"):
-            UNetParameters(in_channels=1, heads=(("a", 1),), kernels=((2, 3, 3),) * 3)
-        with pytest.raises(ValueError, match="3 levels need as many kernels"):
-            UNetParameters(in_channels=1, heads=(("a", 1),), kernels=((3, 3, 3),))
-
-
 class TestNetwork:
-    @pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
-    def test_counted_operations_are_those_that_run(self, upsampling: str) -> None:
-        geometry = UNetParameters(
-            in_channels=2,
-            heads=(("a", 3),),
-            feature_maps=2,
-            growth=3,
-            kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
-            upsampling=upsampling,
-        )
-        shape = input_shape(geometry, (4, 4, 8))
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            UNet(geometry)(torch.empty(1, 2, *shape))
-        assert counter.get_total_flops() == flop(geometry, shape)
-
     @pytest.mark.parametrize("upsampling", ["transposed", "trilinear", "nearest"])
     def test_moves_with_its_input_by_the_factor(self, upsampling: str) -> None:
         torch.manual_seed(0)

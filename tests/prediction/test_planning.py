@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.networks.architecture import UNetParameters, flop, input_shape
-from neuroloom.networks.live_bytes import LiveBytes
-from neuroloom.networks.setups import SETUPS
-from neuroloom.networks.unet import UNet
 from neuroloom.prediction import planning
-from neuroloom.prediction.fused import Part, run_fused
 from neuroloom.prediction.planning import (
     balanced_block,
     block_operations,
@@ -22,7 +17,7 @@ from neuroloom.prediction.planning import (
     volume_operations,
 )
 from neuroloom.prediction.tile_memory import tile_bytes
-from neuroloom.prediction.tiles import extents, tiles_of
+from neuroloom.prediction.tiles import tiles_of
 from neuroloom.volume.layout import chunk_of, shard_of
 
 LSD = UNetParameters(in_channels=1, heads=(("lsd", 10),), feature_maps=16, downsampling=((2, 2, 2), (5, 5, 5)))
@@ -124,28 +119,6 @@ def test_more_memory_wastes_less() -> None:
     costs = [sum(block_operations(PAIR, (260, 260, 260), memory)) for memory in (1e9, 2e9, 60e9)]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > 1.5 * costs[2]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    ("setups", "channels"), [(("lsd", "acrlsd"), (1, 11)), (("lsd", "aclsd"), (1, 10)), (("mtlsd",), (1,))]
-)
-def test_bytes_of_a_tile_are_those_that_are_there(
-    setups: tuple[str, ...], channels: tuple[int, ...], dtype: torch.dtype
-) -> None:
-    """Of a small one that is really computed; and a deeper one takes no more."""
-    networks = [LSD.model_copy(update={"in_channels": some, "feature_maps": 2}) for some in channels]
-    tile = (30, 20, 10)
-    parts = [
-        Part(SETUPS[setup].inputs, UNet(network).to(dtype)) for setup, network in zip(setups, networks, strict=True)
-    ]
-    raw = torch.zeros(extents(networks, tile)[0], dtype=torch.uint8)
-    with torch.inference_mode(), LiveBytes() as live:
-        for _ in run_fused(parts, raw, tile, torch.empty(0, dtype=dtype)):
-            pass
-    assert tile_bytes(tuple(networks), tile, dtype) == live.most
-    deep = [tile_bytes(tuple(networks), (depth, 200, 200), dtype) for depth in (400, 2000)]
-    assert deep[0] == deep[1]
 
 
 def test_two_processes_on_each_gpu_one_on_other_devices() -> None:

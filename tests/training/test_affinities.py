@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, generate_binary_structure
 
-from neuroloom.training.affinities import affinities, erode_by_kernel, erode_by_tensors, grow_boundary
+from neuroloom.training.affinities import affinities, edges_that_count, erode_by_kernel, erode_by_tensors, grow_boundary
+from neuroloom.training.truth import COUNTS, OUT, UNPAINTED
 
 
 def random_labels(seed: int, shape: tuple[int, ...], number: int = 4) -> torch.Tensor:
@@ -92,3 +93,9 @@ def test_nothing_is_eroded_towards_what_is_masked_out() -> None:
     labels = torch.tensor([1, 1, 1, 0, 0, 2, 2, 3, 3]).reshape(1, 1, 1, 9)
     mask = torch.tensor([1, 1, 1, 0, 0, 1, 1, 1, 1]).reshape(1, 1, 1, 9) > 0
     assert grow_boundary(labels, mask=mask).flatten().tolist() == [1, 1, 1, 0, 0, 2, 0, 0, 3]
+
+
+def test_edges_between_what_is_known() -> None:
+    roles = torch.tensor([[[[OUT, COUNTS, COUNTS, UNPAINTED, UNPAINTED, COUNTS, OUT, UNPAINTED]]]], dtype=torch.uint8)
+    counts = edges_that_count(roles, [(0, 0, -1)])[0, 0, 0, 0].tolist()
+    assert counts == [False, False, True, True, False, True, False, False]

@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from neuroloom.errors import UserError
 from neuroloom.project import Augmentation
-from neuroloom.training.affinities import edges_that_count
 from neuroloom.training.batches import Batch, BatchMaker, input_shapes
 from neuroloom.training.crops import Crops, LabelledArrays
 from neuroloom.training.descriptors import lsd
@@ -151,12 +150,6 @@ def test_labels_are_sorted(
         out = value in ignore or (mask is not None and not mask[i])
         unpainted = value == 0 and unlabelled == "ignore"
         assert roles[i] == (OUT if out else UNPAINTED if unpainted else COUNTS)
-
-
-def test_edges_between_what_is_known() -> None:
-    roles = torch.tensor([[[[OUT, COUNTS, COUNTS, UNPAINTED, UNPAINTED, COUNTS, OUT, UNPAINTED]]]], dtype=torch.uint8)
-    counts = edges_that_count(roles, [(0, 0, -1)])[0, 0, 0, 0].tolist()
-    assert counts == [False, False, True, True, False, True, False, False]
 
 
 def test_ids_that_the_type_cannot_hold_occur_nowhere() -> None:

@@ -33,6 +33,7 @@ from neuroloom.chain.weights import (
     weights_problems,
 )
 from neuroloom.cluster.training import SLURM, TrainingWatcher
+from neuroloom.cores import usable_cores
 from neuroloom.errors import UserError
 from neuroloom.evaluation.thresholds import Evaluation, evaluate_thresholds
 from neuroloom.files import hash_json, lock, read_json, write_text
@@ -51,7 +52,6 @@ from neuroloom.project import (
     StageName,
     TrainingLength,
     TrainJob,
-    default_workers,
 )
 from neuroloom.segmentation import SizeRules, contacts, lookup_tables
 from neuroloom.segmentation.stage import Segment
@@ -684,7 +684,7 @@ class Chain:
 
     def _work(self, stage: Stage, progress: Progress, only: frozenset[int] | None) -> Work:
         name = STAGES[type(stage)]
-        workers = self.running.local_workers(name) or self.parameters.resources.workers or default_workers()
+        workers = self.running.local_workers(name) or self.parameters.resources.workers or usable_cores()
         if isinstance(stage, Predict):
             workers = len(prediction_workers(stage.device))  # a network itself uses all cores, or a GPU
         return Work(

@@ -14,12 +14,13 @@ from functools import lru_cache
 from neuroloom.chain.networks import geometry, setups_to_train
 from neuroloom.chain.scoring import MERGE_FUNCTIONS
 from neuroloom.chain.weights import lsd_geometry
+from neuroloom.cores import usable_cores
 from neuroloom.networks import architecture
 from neuroloom.networks.architecture import UNetParameters
 from neuroloom.networks.precision import autocast, choose_device, choose_precision
 from neuroloom.networks.setups import SETUPS
 from neuroloom.prediction.planning import default_block, volume_operations
-from neuroloom.project import Parameters, Project, default_workers
+from neuroloom.project import Parameters, Project
 from neuroloom.volume.array import Triple
 
 CORE_SECONDS_PER_MEGAVOXEL = {"fragments": 0.25, "agglomerate": 0.3, "evaluate": 0.15, "segment": 0.05}
@@ -126,7 +127,7 @@ def stage(parameters: Parameters, name: str, shape: Triple, networks: Sequence[U
         counts = zip(networks, volume_operations(networks, shape, block), strict=True)
         seconds = sum(forward(parameters, network, count) for network, count in counts)
         return SECONDS_PER_STAGE + times * seconds
-    workers = 1 if name == "evaluate" else parameters.resources.workers or default_workers()
+    workers = 1 if name == "evaluate" else parameters.resources.workers or usable_cores()
     return SECONDS_PER_STAGE + CORE_SECONDS_PER_MEGAVOXEL[name] * voxels / 1e6 / workers
 
 

@@ -11,7 +11,6 @@ from neuroloom.project.loading import (
     Project,
     allow_resampling,
     block_problems,
-    default_workers,
     load_project,
     size_problems,
 )
@@ -64,7 +63,6 @@ __all__ = [
     "Unlabelled",
     "allow_resampling",
     "block_problems",
-    "default_workers",
     "find_profile",
     "load_project",
     "size_problems",

@@ -14,7 +14,6 @@ PROJECT/
 
 from __future__ import annotations
 
-import os
 import shlex
 import tomllib
 from collections.abc import Callable
@@ -245,8 +244,3 @@ def block_problems(section: str, block: Triple | None, of_what: str, factor: Tri
     nearest = [max(f, round(b / f) * f) for b, f in zip(block, factor, strict=True)]
     message = f"`{section}.block` is {list(block)}; expected multiples of {of_what} {list(factor)}: {nearest}."
     return [((section, "block"), message)]
-
-
-def default_workers() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -323,7 +323,7 @@ def create_volume(
         overwrite: Replace an existing array of that name.
         zarr_format: 3, or 2 for programs that do not read 3; its chunks lie in folders ("/").
         named_axes: Whether axes are named in zarr's own metadata, too, as OME-NGFF wants it.
-        level: Of zstd. Labels become a third smaller from 1 to 3; affinities 1 % smaller, in twice the time.
+        level: Of zstd. Labels become a third smaller or more from 1 to 3; affinities 1 % smaller, in twice the time.
 
     Raises:
         UserError: The array exists, the container is of the other format, or the folder cannot be written.
