@@ -5,6 +5,8 @@
 # make soak   the chain under 200 faults, on a SLURM of its own (an hour on two cores; as root)
 # make env    only the set-up, in .venv
 PYTHON ?= python3
+# one more than there are cores, since many tests wait for SLURM, databases and timeouts; each takes up to 3 GB
+PROCESSES ?= $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 4 ? n : 4)))
 DEMO ?= $(if $(DATA),demo-real,demo)
 
 .PHONY: env dev demo test soak lint docs clean
@@ -19,7 +21,7 @@ demo: env
 	@.venv/bin/neuroloom demo $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: dev lint
-	@.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 soak: dev
 	@PYTHONPATH=.:src:tests .venv/bin/python -m tests.system.soak $(if $(FIRST),--first $(FIRST))

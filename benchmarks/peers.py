@@ -38,7 +38,16 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
         venv.create(folder, clear=True, with_pip=True)
         # what pip says goes where messages go: the last line on the output is for results
         subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-compile",
+                "--disable-pip-version-check",
+                *requirements,
+            ],
             check=True,
             stdout=sys.stderr,
         )

@@ -43,8 +43,11 @@ def test_every_end_has_its_words(
 
 def test_ctrl_c_while_importing_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(1, 255, (700, 700), np.uint8)  # takes a while to compress
-    np.save(tmp_path / "raw.npy", np.broadcast_to(noise, (1200, 700, 700)), allow_pickle=False)
-    command = [sys.executable, "-m", "neuroloom.cli", "import", "o.zarr", "--raw", "raw.npy", "--voxel-size", "8,8,8"]
+    np.save(tmp_path / "raw.npy", np.broadcast_to(noise, (600, 700, 700)), allow_pickle=False)
+    # a shell that started the tests in the background would have switched Ctrl-C off for all that they start
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from neuroloom.cli import main; main()"
+    command = [sys.executable, "-c", program, "import", "o.zarr", "--raw", "raw.npy", "--voxel-size", "8,8,8"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob(".o.zarr.import/partial.zarr/volumes/raw/c/*")):
         assert process.poll() is None
