@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -26,9 +29,11 @@ def install(*packages: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    wanted = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-    for command in (["apt-get", "update", "-qq"], wanted):
-        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=500)
+    patient = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
+    with (Path(tempfile.gettempdir()) / "neuroloom-tests-install.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
+            subprocess.run([*patient, *command], env=environment, stdout=subprocess.DEVNULL, check=False, timeout=500)
 
 
 def require(programs: tuple[str, ...], *packages: str) -> None:

@@ -188,7 +188,7 @@ def scale_picture(picture: Picture, height: int, width: int, *, smooth: bool) ->
 def encode_png(picture: Picture) -> bytes:
     """PNG file of a picture `(y, x, 3)` or `(y, x) uint8`; the same bytes for the same pixels."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -5,42 +5,62 @@ from __future__ import annotations
 import os
 import socket
 import time
-from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+import daisy.v2
 
 from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.allocation import keep_freed_memory
 from neuroloom.blockwise.failures import record_exception
 from neuroloom.blockwise.overlap import overlap_of
-from neuroloom.blockwise.stage import Stage, block_of
+from neuroloom.blockwise.stage import Stage, block_of, load_stage
+from neuroloom.forking import StandIn, fork_server
 
 PAUSE_SECONDS = 0.5
 """Between two looks whether a stage that is ahead may go on."""
 
 
-class BlockFunction:
-    """Called by daisy's worker processes with one block at a time; remembers why a block failed."""
+def local_worker(stage: Stage, run: str) -> StandIn:
+    """What daisy starts for each worker of a stage on this machine.
 
-    def __init__(self, stage: Stage, run: str) -> None:
-        self.stage, self.run = stage, run
+    Args:
+        stage: The stage, described.
+        run: The name of the run.
+    """
+    loads = (__name__, "neuroloom.blockwise.preload", type(stage).__module__, *stage.loads)
+    return StandIn(fork_server(), __name__, work.__name__, (str(stage.description), run), loads)
 
-    @cached_property
-    def accounts(self) -> Accounts:
-        """Of the worker process, which gets a copy of this before it begins."""
-        node = socket.gethostname()
-        return Accounts(self.stage.folder, self.run, node, f"{node}-{os.getpid()}")
 
-    def __call__(self, block: Any) -> None:
-        keep_freed_memory()
-        overlap, master = overlap_of(self.stage), os.getppid()
-        while overlap.is_ahead() and os.getppid() == master:
-            time.sleep(PAUSE_SECONDS)
-        ours = block_of(self.stage, block)
-        try:
-            with self.accounts.block(ours.number):
-                self.stage.process(ours)
-        except Exception as error:
-            record_exception(self.stage, ours.number, socket.gethostname(), error)
-            raise
-        finally:
-            (self.stage.underway / f"{ours.number}.json").unlink(missing_ok=True)
+def work(description: str, run: str) -> None:
+    """Do blocks of a stage until there are none; a block that raises ends the worker, and is remembered with its why.
+
+    Args:
+        description: The stage's `stage.json`.
+        run: The name of the run.
+    """
+    stage = load_stage(Path(description))
+    node = socket.gethostname()
+    accounts = Accounts(stage.folder, run, node, f"{node}-{os.getpid()}")
+    keep_freed_memory()
+    overlap, master = overlap_of(stage), os.getppid()
+    client = daisy.v2.Client()
+    while True:
+        with client.acquire_block() as block:
+            if block is None:
+                return
+            while overlap.is_ahead() and os.getppid() == master:
+                time.sleep(PAUSE_SECONDS)
+            _process(stage, accounts, block)
+
+
+def _process(stage: Stage, accounts: Accounts, block: Any) -> None:
+    ours = block_of(stage, block)
+    try:
+        with accounts.block(ours.number):
+            stage.process(ours)
+    except Exception as error:
+        record_exception(stage, ours.number, socket.gethostname(), error)
+        raise
+    finally:
+        (stage.underway / f"{ours.number}.json").unlink(missing_ok=True)

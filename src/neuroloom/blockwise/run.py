@@ -25,7 +25,7 @@ from neuroloom.blockwise.failures import all_failures, finished_blocks
 from neuroloom.blockwise.intermediate import Unread
 from neuroloom.blockwise.interrupting import interruptible
 from neuroloom.blockwise.leftovers import remove_half_written
-from neuroloom.blockwise.local import BlockFunction
+from neuroloom.blockwise.local import local_worker
 from neuroloom.blockwise.observer import Observer
 from neuroloom.blockwise.overlap import WANTED, Overlap, write_overlaps
 from neuroloom.blockwise.quiet import standard_error_in
@@ -216,7 +216,7 @@ def _task(work: Work, run: str) -> daisy.v2.Task:
 def _local_workers(stage: Stage, run: str, workers: int) -> dict[str, Any]:
     workers = max(1, min(workers, stage.block_count))
     return {
-        "process_function": BlockFunction(stage, run),
+        "process_function": local_worker(stage, run),
         "max_workers": workers,
         "max_retries": 1,
         # a worker ends with a block that raises, and starting one takes seconds: a few bad blocks are worth going on

@@ -99,6 +99,8 @@ class Stage(BaseModel):
     """Raised when the same parameters give other bytes than before."""
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset({"folder"})
     """Fields that do not change the result's bytes."""
+    loads: ClassVar[tuple[str, ...]] = ()
+    """Modules that `process` loads when it runs; local workers are forked from a process that has them."""
 
     folder: Path
     shape: Triple

@@ -57,6 +57,7 @@ class Predict(Intermediate):
     not_fingerprinted: ClassVar[frozenset[str]] = frozenset(
         {"folder", "checkpoint", "ensemble", "resample", "missing_chunks", "device", "precision", "memory_gb"}
     )
+    loads: ClassVar[tuple[str, ...]] = ("neuroloom.prediction.foreign", "neuroloom.prediction.predictor")
 
     raw: Source
     tissue: Source | None = None
