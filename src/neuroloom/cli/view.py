@@ -6,7 +6,7 @@ import getpass
 import os
 import signal
 import socket
-import threading
+import time
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +47,8 @@ def view_command(
         print(describe(viewer, remote), flush=True)
         if browser and not remote:
             webbrowser.open(viewer.url)
-        threading.Event().wait()
+        while True:
+            time.sleep(1)  # not longer: where another thread got the signal, this one notices when it wakes
     except KeyboardInterrupt:
         print("\nStopped.")
     finally:

@@ -7,7 +7,6 @@ browser  --http://127.0.0.1:PORT/v/<token>/-->        neuroglancer's page and st
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +26,6 @@ from neuroloom.viewing.layers import (
     zarr_format,
 )
 from neuroloom.viewing.server import serve_arrays
-
-_PATIENCE = 5.0
-"""Seconds that open pages have to hang up."""
 
 _PANEL = 400
 """Pixels of one of the four panels in a usual window, to choose the zoom."""
@@ -82,10 +78,7 @@ def view(layers: Sequence[Layer], port: int = 0, bind: str = "127.0.0.1", token:
     arrays = serve_arrays([layer_files(layer) for layer in layers], secret, port + 1 if port else 0, bind)
 
     def stop() -> None:
-        # it waits for ever for a page that does not hang up
-        page_server = threading.Thread(target=neuroglancer.stop, daemon=True)
-        page_server.start()
-        page_server.join(_PATIENCE)
+        neuroglancer.stop()
         arrays.shutdown()
         arrays.server_close()
 
