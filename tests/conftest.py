@@ -60,6 +60,25 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that mostly wait, those of `system/`, among the others, the longest first.
+
+    Processes that run tests side by side then always have something to compute, and none has a long file at the end.
+    """
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    waiting = [name for name in files if "/system/" in name]
+    waiting.sort(key=lambda name: not name.endswith(("test_soak.py", "test_slurm_training.py")))
+    others = [name for name in files if name not in waiting]
+    step = len(others) // (len(waiting) + 1) + 1
+    order = []
+    for place, name in enumerate(waiting):
+        order += [name, *others[place * step : (place + 1) * step]]
+    order += others[len(waiting) * step :]
+    items[:] = [item for name in order for item in files[name]]
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Tests share the machine: keep torch from starting a thread per core, unless a test asks for it."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from neuroloom.files import write_text
+from neuroloom.forking import StandIn, fork_server
 from neuroloom.project import FILE_NAME
 from neuroloom.project.template import render
 from neuroloom.volume import create_volume
@@ -81,7 +82,18 @@ def make_project(
 
 
 def neuroloom(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would."""
-    command = [sys.executable, "-m", "neuroloom.cli", *(str(argument) for argument in arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    """Run a command as a user would, but for the loading: its process is forked from one that has loaded all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        loads = ("neuroloom.cli", "neuroloom.blockwise.preload", "neuroloom.prediction.foreign", "torch._dynamo")
+        command = StandIn(fork_server(), "small_project", "be_command", tuple(map(str, arguments)), loads)
+        code = f"import sys; sys.path[:] = {sys.path!r}; from neuroloom.forking import StandIn; {command!r}()"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
+
+
+def be_command(*arguments: str) -> None:
+    """Be the command of these arguments."""
+    from neuroloom.cli import main
+
+    sys.argv = ["neuroloom", *arguments]
+    main()

@@ -19,10 +19,10 @@ def test_the_chain_gives_the_bytes_of_one_machine_whatever_is_killed(slurm: Slur
     assert ran.returncode == 0, ran.stderr
     expected = hashes(here)
     assert len(expected) > 256
-    outcome = soak(slurm, there, 3, 3, expected)
+    outcome = soak(slurm, there, 3, 2, expected)
     assert outcome.good, outcome
     steps = {fault.step for fault in outcome.faults}
-    assert len(outcome.faults) >= 8
+    assert len(outcome.faults) >= 5
     assert "affinities" in steps
     assert len(steps) >= 3
     nodes = {step: {cost["node"][:-1] for cost in costs(there, step)} for step in STEPS}
