@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import waterz
 from numpy.typing import NDArray
 
@@ -129,6 +130,9 @@ def whole(folder: Path, affinities: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those that it has started and that have ended."""
+    """Of this process and of those that it has started, and of what these have started and seen the end of."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    ended = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    # the process that workers are forked from goes on to the next stage
+    going_on = (child.cpu_times() for child in psutil.Process().children())
+    return ended + sum(t.user + t.system + t.children_user + t.children_system for t in going_on)
