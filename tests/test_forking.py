@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -128,6 +129,25 @@ def test_workers_end_with_the_server_and_others_do_without(address: str, functio
         assert stand_in.wait(30) == 70
     done = subprocess.run(call(address, "look", str(functions / "b")), capture_output=True, timeout=60, check=True)
     assert done.stdout == b"to standard output\n"
+
+
+def test_a_server_that_hangs_up_is_no_success(functions: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(functions / "socket"))
+        listener.listen(1)
+        with subprocess.Popen(call(str(functions / "socket"), "fail", "0")) as stand_in:
+            listener.accept()[0].close()
+            assert stand_in.wait(60) == 70
+
+
+def test_without_a_place_for_a_socket_there_is_none(functions: Path) -> None:
+    long = functions / ("a" * 100)
+    long.mkdir()
+    code = "from neuroloom.forking import fork_server; print(fork_server())"
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "None\n"
+    assert not list(long.iterdir())
 
 
 def test_all_end_with_who_started_them(functions: Path) -> None:

@@ -55,7 +55,7 @@ _SECONDS = 10.0
 
 _PARENT_DIES = 1  # number of Linux' prctl
 _LOST = 70
-"""Exit code of a stand-in whose worker was lost together with the fork server."""
+"""Exit code of a stand-in that the fork server gave no worker, or was lost with."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ class StandIn:
             message = json.dumps(request).encode()
             sys.stdout.flush()
             sys.stderr.flush()
-            socket.send_fds(connection, [len(message).to_bytes(8)], [sys.stdout.fileno(), sys.stderr.fileno()])
-            connection.sendall(message)
-            answer = connection.recv(8)
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                socket.send_fds(connection, [len(message).to_bytes(8)], [sys.stdout.fileno(), sys.stderr.fileno()])
+                connection.sendall(message)
+                answer = connection.recv(8)
         code = int.from_bytes(answer, signed=True) if answer else _LOST
         if code < 0:
             os.kill(os.getpid(), -code)
@@ -124,20 +126,37 @@ def fork_server() -> str | None:
     key = frozenset((k, v) for k, v in os.environ.items() if k.startswith(_READ_WHEN_LOADED))
     server = _SERVERS.get(key)
     if server is None or not server.runs:
-        server = _SERVERS[key] = _ForkServer()
+        try:
+            server = _SERVERS[key] = _ForkServer()
+        except OSError:  # no process or file can be had, or the path of the temporary folder is too long for a socket
+            return None
     return server.address
 
 
 class _ForkServer:
+    """The fork server, seen from the process that starts it.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
     def __init__(self) -> None:
         self.process = os.getpid()
         self.folder = Path(tempfile.mkdtemp(prefix="neuroloom-"))  # that nobody else may look into
         self.address = str(self.folder / "socket")
+        try:
+            self.server = self._start()
+        except OSError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        atexit.register(self.close)
+
+    def _start(self) -> subprocess.Popen[bytes]:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen(128)
             # its end of the pipe tells it that this process has ended, however that comes
-            self.server = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "neuroloom.forking", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -145,7 +164,6 @@ class _ForkServer:
                 pass_fds=[listener.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
-        atexit.register(self.close)
 
     @property
     def runs(self) -> bool:
@@ -216,7 +234,11 @@ class _Forker:
         _load(request["path"], request["loads"])
         sys.stdout.flush()
         sys.stderr.flush()
-        worker = os.fork()
+        try:
+            worker = os.fork()
+        except OSError:  # no process or memory can be had now
+            connection.close()
+            return
         if worker == 0:
             self._become(request, output)
         self.workers[worker] = connection
