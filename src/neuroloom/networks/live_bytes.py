@@ -71,4 +71,4 @@ def _plain_result(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
     if func in _UPSAMPLING and args[1] is None:
         extents = (int(size * factor) for size, factor in zip(first.shape[2:], args[-1], strict=True))
         return first.new_empty((*first.shape[:2], *extents))
-    return first.new_empty(first.shape) if func in _LIKE_FIRST else None
+    return torch.empty_like(first) if func in _LIKE_FIRST else None
