@@ -159,12 +159,15 @@ def test_all_end_with_who_started_them(functions: Path) -> None:
         subprocess.run([sys.executable, "-c", f"from neuroloom.forking import StandIn; {stand_in!r}()"])
         """
     )
-    with subprocess.Popen([sys.executable, "-c", code, functions / "a"]) as starter:
+    environment = {**os.environ, "TMPDIR": str(functions / "temporary")}
+    (functions / "temporary").mkdir()
+    with subprocess.Popen([sys.executable, "-c", code, functions / "a"], env=environment) as starter:
         worker = wait_for(functions / "a")
         server = psutil.Process(worker.ppid())
         starter.send_signal(signal.SIGKILL)
     worker.wait(30)
     server.wait(30)
+    assert not list((functions / "temporary").iterdir())
 
 
 def test_there_is_one_for_what_libraries_look_for_when_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,8 @@ class _Forker:
             for key, _ in self.selector.select():
                 if key.fileobj is sys.stdin:
                     self._end_all()
+                    # here, too: a process that was killed has removed nothing
+                    shutil.rmtree(Path(self.listener.getsockname()).parent, ignore_errors=True)
                     return
                 if key.fileobj is self.listener:
                     self._accept()
