@@ -18,7 +18,7 @@ import pytest
 
 from neuroloom.forking import StandIn, fork_server
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 
 FUNCTIONS = """\
 import json, os, sys, time
@@ -55,6 +55,8 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def address(functions: Path) -> Iterator[str]:
     """Of a fork server that one process has started, and that ends with it."""
+    if sys.platform != "linux":
+        pytest.skip("elsewhere nothing is forked")
     code = "import sys; from neuroloom.forking import fork_server; print(fork_server(), flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as starter:
         assert starter.stdout is not None
@@ -101,13 +103,20 @@ def test_a_worker_has_what_was_loaded_and_what_its_stand_in_has(address: str, fu
     ("how", "code", "words"),
     [("raise", 1, "ValueError: no good"), ("3", 3, ""), ("0", 0, ""), ("words", 1, "words"), ("kill", -9, "")],
 )
-@pytest.mark.parametrize("forked", [True, False])
-def test_a_stand_in_ends_as_its_worker(address: str, how: str, code: int, words: str, forked: bool) -> None:
-    done = subprocess.run(
-        call(address if forked else None, "fail", how), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == code
-    assert words in done.stderr
+class TestEnds:
+    """A stand-in ends as its worker, and as it would be one."""
+
+    def test_forked(self, address: str, how: str, code: int, words: str) -> None:
+        self.check(address, how, code, words)
+
+    def test_itself(self, functions: Path, how: str, code: int, words: str) -> None:
+        self.check(None, how, code, words)
+
+    def check(self, address: str | None, how: str, code: int, words: str) -> None:
+        command = call(address, "fail", how)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code
+        assert words in done.stderr
 
 
 def test_a_worker_ends_with_its_stand_in(address: str, functions: Path) -> None:
@@ -140,6 +149,17 @@ def test_a_server_that_hangs_up_is_no_success(functions: Path) -> None:
             assert stand_in.wait(60) == 70
 
 
+def test_it_forks_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert fork_server() is None
+
+
+def test_a_stand_in_loads_next_to_nothing() -> None:
+    code = "import sys; from neuroloom.forking import StandIn; print('numpy' in sys.modules, len(sys.modules) < 150)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False True\n"
+
+
+@linux
 def test_without_a_place_for_a_socket_there_is_none(functions: Path) -> None:
     long = functions / ("a" * 100)
     long.mkdir()
@@ -150,6 +170,7 @@ def test_without_a_place_for_a_socket_there_is_none(functions: Path) -> None:
     assert not list(long.iterdir())
 
 
+@linux
 def test_all_end_with_who_started_them(functions: Path) -> None:
     code = textwrap.dedent(
         """
@@ -170,6 +191,7 @@ def test_all_end_with_who_started_them(functions: Path) -> None:
     assert not list((functions / "temporary").iterdir())
 
 
+@linux
 def test_there_is_one_for_what_libraries_look_for_when_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     one = fork_server()
     assert one is not None

@@ -53,6 +53,9 @@ _READ_WHEN_LOADED = (
 _SECONDS = 10.0
 """A stand-in may take to say what it wants."""
 
+_GRACE = 1.0
+"""Seconds the server has to end what it has forked."""
+
 _PARENT_DIES = 1  # number of Linux' prctl
 _LOST = 70
 """Exit code of a stand-in that the fork server gave no worker, or was lost with."""
@@ -87,8 +90,9 @@ class StandIn:
             self.work()
             return
         with connection:
-            request = {**asdict(self), "path": sys.path, "environment": dict(os.environ), "folder": str(Path.cwd())}
-            message = json.dumps(request).encode()
+            message = json.dumps(
+                {"stand_in": asdict(self), "path": sys.path, "environment": dict(os.environ), "folder": os.getcwd()}
+            ).encode()
             sys.stdout.flush()
             sys.stderr.flush()
             answer = b""
@@ -176,7 +180,11 @@ class _ForkServer:
             return
         assert self.server.stdin is not None
         self.server.stdin.close()
-        self.server.wait()
+        try:
+            self.server.wait(_GRACE)
+        except subprocess.TimeoutExpired:  # it is loading
+            self.server.kill()
+            self.server.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -187,6 +195,7 @@ class _Forker:
     """The fork server's own side: one thread, which waits for stand-ins and workers, and forks."""
 
     def __init__(self, listener: socket.socket) -> None:
+        self.process = os.getpid()
         self.listener = listener
         self.workers: dict[int, socket.socket] = {}
         self.selector = selectors.DefaultSelector()
@@ -217,7 +226,10 @@ class _Forker:
                     self._end(key.data)
 
     def _accept(self) -> None:
-        connection, _ = self.listener.accept()
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:  # whoever asked is gone
+            return
         connection.settimeout(_SECONDS)
         output: list[int] = []
         try:
@@ -233,7 +245,7 @@ class _Forker:
                 os.close(descriptor)
 
     def _fork(self, connection: socket.socket, request: Mapping[str, Any], output: list[int]) -> None:
-        _load(request["path"], request["loads"])
+        _load(request["path"], request["stand_in"]["loads"])
         sys.stdout.flush()
         sys.stderr.flush()
         try:
@@ -242,6 +254,7 @@ class _Forker:
             connection.close()
             return
         if worker == 0:
+            connection.close()
             self._become(request, output)
         self.workers[worker] = connection
         self.selector.register(connection, selectors.EVENT_READ, worker)
@@ -250,7 +263,6 @@ class _Forker:
         """Be the worker, in the forked process."""
         code = 1
         try:
-            server = os.getppid()
             ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGKILL)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -266,9 +278,8 @@ class _Forker:
             os.environ.update(request["environment"])
             os.chdir(request["folder"])
             sys.path[:] = request["path"]
-            if os.getppid() == server:
-                names = ("address", "module", "function", "arguments", "loads")
-                StandIn(**{name: request[name] for name in names}).work()
+            if os.getppid() == self.process:
+                StandIn(**request["stand_in"]).work()
                 code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -42,6 +44,25 @@ def test_it_shows_until_it_is_stopped(volume: Path, sent: signal.Signals) -> Non
             with urllib.request.urlopen(url, timeout=10) as page:
                 assert page.status == 200
             process.send_signal(sent)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sends a signal to a thread of another process")
+def test_a_signal_that_another_thread_gets_stops_it(volume: Path) -> None:
+    """The system gives a signal to any thread, seldom to another than the first; here it always does."""
+    environment = {name: value for name, value in os.environ.items() if name != "SSH_CONNECTION"}
+    command = [sys.executable, "-c", RUN, "--layer", f"raw={volume}:volumes/raw", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            while "Ctrl-C" not in (line := process.stdout.readline()):
+                assert line
+            time.sleep(1)  # for the first thread to wait
+            other = max(int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir())
+            assert other != process.pid
+            assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
             assert process.wait(60) == 0
         finally:
             process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,31 @@ PAUSE_SECONDS = 0.5
 """Between two looks whether a stage that is ahead may go on."""
 
 
-def local_worker(stage: Stage, run: str) -> StandIn:
+def local_worker(stage: Stage, run: str) -> Callable[[], None]:
     """What daisy starts for each worker of a stage on this machine.
 
     Args:
         stage: The stage, described.
         run: The name of the run.
     """
+    if type(stage).__module__ == "__main__":  # of a script or a notebook: nobody else can import it
+        return lambda: do_blocks(stage, run)
     loads = (__name__, "neuroloom.blockwise.preload", type(stage).__module__, *stage.loads)
-    return StandIn(fork_server(), __name__, work.__name__, (str(stage.description), run), loads)
+    return StandIn(fork_server(), __name__, do_described.__name__, (str(stage.description), run), loads)
 
 
-def work(description: str, run: str) -> None:
+def do_described(description: str, run: str) -> None:
+    """`do_blocks` of the stage that its `stage.json` describes."""
+    do_blocks(load_stage(Path(description)), run)
+
+
+def do_blocks(stage: Stage, run: str) -> None:
     """Do blocks of a stage until there are none; a block that raises ends the worker, and is remembered with its why.
 
     Args:
-        description: The stage's `stage.json`.
+        stage: The stage.
         run: The name of the run.
     """
-    stage = load_stage(Path(description))
     node = socket.gethostname()
     accounts = Accounts(stage.folder, run, node, f"{node}-{os.getpid()}")
     keep_freed_memory()
