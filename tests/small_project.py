@@ -81,14 +81,18 @@ def make_project(
     return folder
 
 
-def neuroloom(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def neuroloom(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would, but for the loading: its process is forked from one that has loaded all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         loads = ("neuroloom.cli", "neuroloom.blockwise.preload", "neuroloom.prediction.foreign", "torch._dynamo")
         command = StandIn(fork_server(), "small_project", "be_command", tuple(map(str, arguments)), loads)
         code = f"import sys; sys.path[:] = {sys.path!r}; from neuroloom.forking import StandIn; {command!r}()"
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
+        try:
+            return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            said = b"".join(part for part in (error.stdout, error.stderr) if isinstance(part, bytes)).decode()
+            raise AssertionError(f"{arguments} has not ended after {timeout} s, and said:\n{said[-5000:]}") from None
 
 
 def be_command(*arguments: str) -> None:

@@ -63,6 +63,9 @@ def test_what_goes_wrong_in_a_block_is_told_apart(slurm: Slurm, stage: Troubled)
     failure = json.loads((stage.folder / "failures" / "block-1.json").read_text())
     assert len(failure["attempts"]) == 3
     assert "boo 1" in (stage.folder / "logs" / f"{failure['worker']}.log").read_text()
+    logs = stage.folder / "logs"
+    connected = [log for log in logs.glob("*_*.log") if "Connected with" in log.read_text()]
+    assert len(list((logs / "addresses").iterdir())) == len(connected) > 3
     run_stage(stage.model_copy(update={"trouble": {}}), supply=supply(partition="cpu"))
     assert stage.outputs() == whole(stage)
     nothing_left(slurm)

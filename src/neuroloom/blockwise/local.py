@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import daisy.v2
-
 from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.allocation import keep_freed_memory
+from neuroloom.blockwise.connecting import connect
 from neuroloom.blockwise.failures import record_exception
 from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Stage, block_of, load_stage
@@ -51,7 +50,7 @@ def do_blocks(stage: Stage, run: str) -> None:
     accounts = Accounts(stage.folder, run, node, f"{node}-{os.getpid()}")
     keep_freed_memory()
     overlap, master = overlap_of(stage), os.getppid()
-    client = daisy.v2.Client()
+    client = connect()
     while True:
         with client.acquire_block() as block:
             if block is None:

@@ -20,6 +20,7 @@ import daisy.logging
 import daisy.v2
 from funlib.geometry import Coordinate, Roi
 
+from neuroloom.blockwise.connecting import CLAIMS
 from neuroloom.blockwise.events import logged_blocks, logged_run
 from neuroloom.blockwise.failures import all_failures, finished_blocks
 from neuroloom.blockwise.intermediate import Unread
@@ -153,6 +154,7 @@ def _run_blocks(
         if work.stage in overlap.readers
     ]
     logs = works[0][0].stage.folder / "logs"
+    shutil.rmtree(logs / CLAIMS, ignore_errors=True)
     daisy.logging.set_log_basedir(logs)
     logging.getLogger("daisy").setLevel(logging.CRITICAL)
     abandoned = ""

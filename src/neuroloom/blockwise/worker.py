@@ -26,6 +26,7 @@ import daisy.v2
 
 from neuroloom.blockwise.accounts import Accounts
 from neuroloom.blockwise.allocation import keep_freed_memory
+from neuroloom.blockwise.connecting import connect
 from neuroloom.blockwise.failures import failure_file, read_failure, record_exception, record_no_input
 from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Stage, block_of, load_stage
@@ -73,7 +74,7 @@ class Worker:
         unreachable = threading.Timer(CONNECT_SECONDS, _end, (UNREACHABLE, self._unreachable))
         unreachable.daemon = True
         unreachable.start()
-        client = daisy.v2.Client()
+        client = connect()
         unreachable.cancel()
         if not client.connected:
             print("The master has ended.", flush=True)

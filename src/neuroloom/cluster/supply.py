@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from neuroloom.blockwise.connecting import CLAIMS
 from neuroloom.blockwise.events import log_event
 from neuroloom.blockwise.failures import all_failures, read_failure, record_failure
 from neuroloom.blockwise.overlap import WANTED, overlap_of
@@ -108,7 +109,8 @@ class SlurmWorkers:
             raise SystemExit(1)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         # the whole address but the number: a job's worker is none of the processes that daisy counts
-        address = {name: str(value) for name, value in context.items()} | {"worker_id": "-1", "logdir": ""}
+        address = {name: str(value) for name, value in context.items()}
+        address |= {"worker_id": "-1", "logdir": "", CLAIMS: str(Path(address["logdir"]) / CLAIMS)}
         context = context.copy()
         for name, value in address.items():
             context[name] = value
