@@ -60,23 +60,37 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+_LONG = (
+    *("volume/sample/test_blocks.py", "chain/test_chain.py", "exchange/test_gunpowder_node.py"),
+    *("chain/test_new_project.py", "training/test_launch.py", "blockwise/test_overlap.py", "training/test_loop.py"),
+    *("chain/test_setups.py", "agglomeration/test_stage.py", "chain/test_selecting.py", "benchmarks/test_harness.py"),
+    *("chain/test_weights.py", "blockwise/test_run.py", "models/test_shipped_weights.py", "chain/test_resampling.py"),
+    *("volume/checking/test_check.py", "chain/test_scoring.py", "prediction/test_foreign.py"),
+)
+"""Files that compute for a minute or so."""
+_LONG_WAITS = tuple(f"system/test_{name}.py" for name in ("soak", "slurm_training", "troubles", "slurm"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the files that mostly wait, those of `system/`, among the others, the longest first.
+    """Long files first, and those that mostly wait, those of `system/`, among those that compute.
 
     Processes that run tests side by side then always have something to compute, and none has a long file at the end.
     """
     files: dict[str, list[pytest.Item]] = {}
     for item in items:
-        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
-    waiting = [name for name in files if "/system/" in name]
-    waiting.sort(key=lambda name: not name.endswith(("test_soak.py", "test_slurm_training.py")))
-    others = [name for name in files if name not in waiting]
-    step = len(others) // (len(waiting) + 1) + 1
+        files.setdefault(item.nodeid.partition("::")[0].removeprefix("tests/"), []).append(item)
+
+    def in_order(names: list[str], long: tuple[str, ...]) -> list[str]:
+        return sorted(names, key=lambda name: long.index(name) if name in long else len(long))
+
+    waiting = in_order([name for name in files if name.startswith("system/")], _LONG_WAITS)
+    others = in_order([name for name in files if name not in waiting], _LONG)
     order = []
-    for place, name in enumerate(waiting):
-        order += [name, *others[place * step : (place + 1) * step]]
-    order += others[len(waiting) * step :]
-    items[:] = [item for name in order for item in files[name]]
+    for place, name in enumerate(others):
+        if waiting and place % 2 == 0:
+            order.append(waiting.pop(0))
+        order.append(name)
+    items[:] = [item for name in [*order, *waiting] for item in files[name]]
 
 
 @pytest.fixture(autouse=True)
