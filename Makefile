@@ -5,8 +5,8 @@
 # make soak   the chain under 200 faults, on a SLURM of its own (an hour on two cores; as root)
 # make env    only the set-up, in .venv
 PYTHON ?= python3
-# two more than there are cores, since many tests wait for SLURM, databases and timeouts; each takes up to 3 GB
-PROCESSES ?= $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 2)); echo $$((n < 4 ? n : 4)))
+# one more than there are cores, since many tests wait for SLURM, databases and timeouts; each takes up to 3 GB
+PROCESSES ?= $(shell n=$$(($$(getconf _NPROCESSORS_ONLN) + 1)); echo $$((n < 4 ? n : 4)))
 DEMO ?= $(if $(DATA),demo-real,demo)
 
 .PHONY: env dev demo test soak lint docs clean

@@ -82,11 +82,12 @@ def make_project(
 
 
 def neuroloom(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, but for the loading: its process is forked from one that has loaded all."""
+    """Run a command as a user would, but for the loading: it and its workers are forked from what has loaded all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         loads = ("neuroloom.cli", "neuroloom.blockwise.preload", "neuroloom.prediction.foreign", "torch._dynamo")
-        command = StandIn(fork_server(), "small_project", "be_command", tuple(map(str, arguments)), loads)
+        server = fork_server()
+        command = StandIn(server, "small_project", "be_command", (server or "", *map(str, arguments)), loads)
         code = f"import sys; sys.path[:] = {sys.path!r}; from neuroloom.forking import StandIn; {command!r}()"
         try:
             return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
@@ -95,9 +96,12 @@ def neuroloom(*arguments: str | Path, timeout: float = 600) -> subprocess.Comple
             raise AssertionError(f"{arguments} has not ended after {timeout} s, and said:\n{said[-5000:]}") from None
 
 
-def be_command(*arguments: str) -> None:
-    """Be the command of these arguments."""
+def be_command(server: str, *arguments: str) -> None:
+    """Be the command of these arguments; of a fork server's address, if any, it has its workers from there."""
+    from neuroloom.blockwise import local
     from neuroloom.cli import main
 
+    if server:
+        local.fork_server = lambda: server
     sys.argv = ["neuroloom", *arguments]
     main()
