@@ -106,16 +106,16 @@ def lattice_ids(place: NDArray[np.int64], block: int, grid: int) -> NDArray[np.u
 
 def ours(folder: Path) -> None:
     graph = GraphFiles(folder / "graph")
-    forest = stream_forest(graph.nodes(), graph.edges())
+    forest = stream_forest(graph.sizes(), graph.scores())
     save_forest(forest, folder / "forest.arrow")
     np.save(folder / "ours.npy", forest.score)
 
 
 def peer(folder: Path) -> None:
     graph = GraphFiles(folder / "graph")
-    ids = np.concatenate([nodes.id for nodes in graph.nodes()])
+    ids = np.concatenate([nodes.id for nodes in graph.sizes()])
     parts = [(np.searchsorted(ids, e.u).astype(np.int32), np.searchsorted(ids, e.v).astype(np.int32), e.merge_score)
-             for e in graph.edges()]  # fmt: skip
+             for e in graph.scores()]  # fmt: skip
     u, v, score = (np.concatenate(column) for column in zip(*parts, strict=True))
     parts.clear()
     # to scipy, 0 is no edge

@@ -6,7 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,25 @@ def test_rows_come_back_by_block_and_sorted(opened: Open) -> None:
     assert equal(store.read_edges(), Edges.concatenate(list(store.edges())))
     assert store.blocks("edges") == {0, 2, 11}
     assert store.blocks("outside") == {0, 2}
+
+
+def test_some_columns_are_those_of_all(opened: Open) -> None:
+    store = opened()
+    for block in BLOCKS:
+        store.write_nodes(block, some_nodes(7, block))
+        store.write_edges(block, some_edges(9, block))
+    store.write_edges(5, some_edges(0, 5))
+    store = opened()
+    for whole, part in (
+        (store.nodes(), store.sizes()),
+        (store.edges(), store.scores()),
+        (store.edges(), store.areas()),
+    ):
+        for one, other in zip(whole, part, strict=True):
+            for field in fields(other):
+                ours, theirs = getattr(one, field.name), getattr(other, field.name)
+                assert ours.dtype == theirs.dtype
+                assert np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
 
 
 def test_a_region_holds_centres_from_its_begin_to_before_its_end(opened: Open) -> None:

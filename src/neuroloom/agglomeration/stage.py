@@ -209,7 +209,7 @@ class Agglomerate(KeepsGraph):
         super().finish()
         kept = self.fragments_graph.open_whole("nodes")
         try:
-            forest = stream_forest(kept.nodes(), self.graph.edges())
+            forest = stream_forest(kept.sizes(), self.graph.scores())
         except ValueError as error:
             raise UserError(
                 f"{kept.address} does not hold all fragments that touch in {self.fragments.path}. It is incomplete or "

@@ -579,7 +579,7 @@ class Chain:
             touching = None
             if settings.enclosed > 0:
                 graph = agglomerate.graph_place.open_whole("edges", "outside")
-                touching = contacts(forest, self._scored_thresholds[0], graph.edges(), graph.read_outside(), rules)
+                touching = contacts(forest, self._scored_thresholds[0], graph.areas(), graph.read_outside(), rules)
             tables = lookup_tables(forest, self._scored_thresholds, touching, settings.enclosed, rules)
             evaluation = evaluate_thresholds(fragments, truth, tables, only_xy=self.in_xy(volume))
             progress(2, 3, "writing")

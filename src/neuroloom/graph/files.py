@@ -11,7 +11,7 @@ depend on who wrote when.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from pyarrow import ipc
 from neuroloom.errors import UserError
 from neuroloom.files import write_atomic
 from neuroloom.graph.store import GraphStore
-from neuroloom.graph.tables import Columns, Kind
+from neuroloom.graph.tables import COLUMNS, Columns, Kind
 
 AGAIN = "Delete the folder in `results` in which it lies, and run the same command again: what was in it is made anew."
 """What mends a file that is not as it was written; a stage that is done would not write it again by itself."""
@@ -47,14 +47,14 @@ class GraphFiles(GraphStore):
         """Numbers of the blocks that have a file."""
         return {int(path.stem) for path in self._paths(kind)}
 
-    def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
+    def read(self, kind: Kind, roi: Roi | None = None, names: Sequence[str] = ()) -> Iterator[tuple[int, Columns]]:
         """Block by block; see `GraphStore.read`.
 
         Raises:
             UserError: A file is damaged.
         """
         for path in self._paths(kind):
-            table = read_table(path)
+            table = read_table(path, [list(COLUMNS[kind]).index(name) for name in names])
             yield int(path.stem), {name: table[name].to_numpy() for name in table.column_names}
 
     def _paths(self, kind: Kind) -> list[Path]:
@@ -91,18 +91,19 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda file: file.write(content))
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, columns: Sequence[int] = ()) -> pa.Table:
     """Read an Arrow file.
 
     Args:
         path: The file.
+        columns: Places of those that are read, others stay on the disk; none for all.
 
     Raises:
         UserError: It is missing or damaged.
     """
     try:
         with pa.OSFile(str(path)) as file:
-            return ipc.open_file(file).read_all()
+            return ipc.open_file(file, options=ipc.IpcReadOptions(included_fields=list(columns))).read_all()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. {AGAIN}") from error
     except (pa.ArrowException, OSError) as error:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -142,34 +142,37 @@ class GraphMongo(GraphStore):
         """Numbers of the blocks that were written."""
         return set(self._entries(kind))
 
-    def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
+    def read(self, kind: Kind, roi: Roi | None = None, names: Sequence[str] = ()) -> Iterator[tuple[int, Columns]]:
         """Block by block; see `GraphStore.read`."""
+        names = names or list(COLUMNS[kind])
         entries = self._entries(kind)
         rows = {number: count for number, (count, _) in entries.items()}
         for numbers in in_parts(rows, AT_ONCE):
-            found = self._do(partial(self._read, kind=kind, first=numbers[0], last=numbers[-1], roi=roi))
+            ends = numbers[0], numbers[-1]
+            found = self._do(partial(self._read, kind=kind, blocks=ends, roi=roi, names=names))
             for number in numbers:
                 mine = found["block"] == number
                 mine &= found["written"] == entries[number][1]
-                columns = unsigned(kind, {name: found[name][mine] for name in COLUMNS[kind]})
+                columns = unsigned(kind, {name: found[name][mine] for name in names})
                 if roi is None and int(mine.sum()) != rows[number]:
                     raise rows_missing(self.address, kind, number, int(mine.sum()), rows[number])
                 yield number, in_order(kind, columns)
 
-    def _read(self, client: Any, kind: Kind, first: int, last: int, roi: Roi | None) -> Columns:
-        asked: dict[str, Any] = {"block": {"$gte": first, "$lte": last}}
+    def _read(self, client: Any, kind: Kind, blocks: tuple[int, int], roi: Roi | None, names: Sequence[str]) -> Columns:
+        asked: dict[str, Any] = {"block": {"$gte": blocks[0], "$lte": blocks[1]}}
         if roi is not None:
             for i, axis in enumerate(AXES):
                 # a little more than the region, since nm are rounded
                 size, offset = self.run.voxel_size[i], self.run.offset[i]
                 begin, end = (offset + size * (int(edge[i]) + more) for edge, more in ((roi.begin, -1), (roi.end, 1)))
                 asked[f"center_{axis}"] = {"$gte": begin, "$lt": end}
-        names = ["block", "written", *COLUMNS[kind]]
+        dtypes = [COLUMNS[kind][name] for name in names]
+        names = ["block", "written", *names]
         wanted = {"_id": False, **dict.fromkeys(names, True)}
         documents = [tuple(d[name] for name in names) for d in self._collection(client, kind).find(asked, wanted)]
         columns = list(zip(*documents, strict=True)) if documents else [()] * len(names)
         types: list[Any] = [np.int64, "U16"]
-        types += [np.int64 if dtype == np.uint64 else dtype for dtype in COLUMNS[kind].values()]
+        types += [np.int64 if dtype == np.uint64 else dtype for dtype in dtypes]
         return {name: np.array(c, dtype) for name, c, dtype in zip(names, columns, types, strict=True)}
 
     def _entries(self, kind: Kind) -> dict[int, tuple[int, str]]:

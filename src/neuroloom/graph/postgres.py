@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,11 +133,12 @@ class GraphPostgres(GraphStore):
         """Numbers of the blocks that were written."""
         return set(self._rows(kind))
 
-    def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
+    def read(self, kind: Kind, roi: Roi | None = None, names: Sequence[str] = ()) -> Iterator[tuple[int, Columns]]:
         """Block by block; see `GraphStore.read`."""
-        rows = self._rows(kind)
+        rows, names = self._rows(kind), names or list(COLUMNS[kind])
         for numbers in in_parts(rows, AT_ONCE):
-            found = self._do(partial(self._read, kind=kind, first=numbers[0], last=numbers[-1], roi=roi))
+            ends = numbers[0], numbers[-1]
+            found = self._do(partial(self._read, kind=kind, blocks=ends, roi=roi, names=names))
             for number in numbers:
                 block = found.pop(number, None)
                 got = 0 if block is None else len(next(iter(block.values())))
@@ -146,18 +147,23 @@ class GraphPostgres(GraphStore):
                 if block is not None:
                     yield number, block
                 elif roi is None:
-                    yield number, no_rows(kind)
+                    yield number, {name: column for name, column in no_rows(kind).items() if name in names}
 
     def _read(
-        self, db: psycopg.Connection[Any], kind: Kind, first: int, last: int, roi: Roi | None
+        self,
+        db: psycopg.Connection[Any],
+        kind: Kind,
+        blocks: tuple[int, int],
+        roi: Roi | None,
+        names: Sequence[str],
     ) -> dict[int, Columns]:
-        where = f"block BETWEEN {first} AND {last}"
+        where = f"block BETWEEN {blocks[0]} AND {blocks[1]}"
         if roi is not None:
             for axis, begin, end in zip(AXES, roi.begin, roi.end, strict=True):
                 where += f" AND {axis} && int8range({int(begin)}, {int(end)})"
-        query = f"SELECT block, {', '.join(COLUMNS[kind])} FROM {self._by_block(kind)} WHERE {where}"
+        query = f"SELECT block, {', '.join(names)} FROM {self._by_block(kind)} WHERE {where}"
         with db.cursor().copy(_sql(f"COPY ({query}) TO STDOUT (FORMAT BINARY)")) as copy:
-            return from_messages(b"".join(copy), kind)
+            return from_messages(b"".join(copy), kind, names)
 
     def _rows(self, kind: Kind) -> dict[int, int]:
         """How many rows each block has that was written."""
@@ -288,19 +294,19 @@ def to_messages(kind: Kind, block_number: int, columns: Columns) -> Iterator[byt
         yield items.tobytes()
 
 
-def from_messages(data: bytes, kind: Kind) -> dict[int, Columns]:
-    """Rows, sorted, by block numbers, from what COPY gave: number and arrays of blocks."""
+def from_messages(data: bytes, kind: Kind, names: Sequence[str]) -> dict[int, Columns]:
+    """Rows, sorted, by block numbers, from what COPY gave: each block's number, and an array for each name."""
     parts: dict[int, list[Columns]] = {}
     place = len(_HEADER)
     while data[place : place + 2] != _END:
         (block,) = struct.unpack_from(">i", data, place + 6)
         place += 10
         columns: Columns = {}
-        for name, dtype in COLUMNS[kind].items():
+        for name in names:
             (length,) = struct.unpack_from(">i", data, place)
             # of no values, an array says nothing but its type
             (count,) = struct.unpack_from(">i", data, place + 16) if length >= 20 else (0,)
-            item = np.dtype([("length", ">i4"), ("value", _type(dtype)[1])])
+            item = np.dtype([("length", ">i4"), ("value", _type(COLUMNS[kind][name])[1])])
             if length != 20 + count * item.itemsize:  # NULLs: changed by hand, and missed by their number
                 count = 0
             values: NDArray[Any] = np.frombuffer(data, item, count, place + 24)["value"]

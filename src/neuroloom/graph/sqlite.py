@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -100,17 +100,21 @@ class GraphSqlite(GraphStore):
         """Numbers of the blocks that were written."""
         return {number for number, _, _ in self._places(kind, None)}
 
-    def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
+    def read(self, kind: Kind, roi: Roi | None = None, names: Sequence[str] = ()) -> Iterator[tuple[int, Columns]]:
         """Block by block; see `GraphStore.read`."""
         for number, first, rows in self._places(kind, roi):
-            yield number, self._do(partial(self._read, kind=kind, number=number, first=first, rows=rows))
+            read = partial(self._read, kind=kind, number=number, first=first, rows=rows, names=names or COLUMNS[kind])
+            yield number, self._do(read)
 
-    def _read(self, db: sqlite3.Connection, kind: Kind, number: int, first: int, rows: int) -> Columns:
-        names = ", ".join(COLUMNS[kind])
+    def _read(
+        self, db: sqlite3.Connection, kind: Kind, number: int, first: int, rows: int, names: Iterable[str]
+    ) -> Columns:
         cursor = db.execute(
-            f"SELECT {names} FROM {self._table(kind)} WHERE row >= ? AND row < ? ORDER BY row", (first, first + rows)
+            f"SELECT {', '.join(names)} FROM {self._table(kind)} WHERE row >= ? AND row < ? ORDER BY row",
+            (first, first + rows),
         )
-        types = [(name, np.int64 if dtype == np.uint64 else dtype) for name, dtype in COLUMNS[kind].items()]
+        dtypes = {name: COLUMNS[kind][name] for name in names}
+        types = [(name, np.int64 if dtype == np.uint64 else dtype) for name, dtype in dtypes.items()]
         # what is no number is kept as NULL and comes back as None, which numpy takes for NaN
         found = np.fromiter(cursor, np.dtype(types))
         if len(found) != rows:

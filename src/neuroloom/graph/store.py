@@ -5,7 +5,7 @@ subclass of `GraphStore` that has three methods:
 
     write(kind, block number, columns)     all rows of a block, or none; a block done twice is there once
     blocks(kind)                           numbers of the blocks that are written, also of those without rows
-    read(kind, region)                     block by block, in the order of their numbers
+    read(kind, region, names)              block by block, in the order of their numbers; some columns, or all
 
 All stores give the same rows in the same order, so that results are the same bytes whichever is used.
 """
@@ -13,8 +13,9 @@ All stores give the same rows in the same order, so that results are the same by
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 from funlib.geometry import Roi
@@ -22,11 +23,14 @@ from pydantic import BaseModel, ConfigDict
 
 from neuroloom.graph.tables import (
     COLUMNS,
+    Areas,
     Columns,
     Edges,
     Kind,
     Nodes,
     Outside,
+    Scores,
+    Sizes,
     edges_of,
     in_order,
     no_rows,
@@ -36,6 +40,7 @@ from neuroloom.graph.tables import (
 )
 
 Numbers = tuple[float, float, float]
+T = TypeVar("T", Sizes, Scores, Areas)
 
 
 class Run(BaseModel):
@@ -100,12 +105,13 @@ class GraphStore(ABC):
         """
 
     @abstractmethod
-    def read(self, kind: Kind, roi: Roi | None = None) -> Iterator[tuple[int, Columns]]:
+    def read(self, kind: Kind, roi: Roi | None = None, names: Sequence[str] = ()) -> Iterator[tuple[int, Columns]]:
         """Block numbers, ascending, and the rows of each, sorted.
 
         Args:
             kind: Of the rows.
             roi: For nodes: in voxels; blocks and nodes whose centre lies elsewhere may be left out.
+            names: Of the columns, those by which rows are sorted among them; none for all.
 
         Raises:
             UserError: The store cannot be read, or rows of a block are missing.
@@ -145,6 +151,22 @@ class GraphStore(ABC):
     def edges(self) -> Iterator[Edges]:
         """The edges, likewise."""
         return (edges_of(columns) for _, columns in self.read("edges"))
+
+    def sizes(self) -> Iterator[Sizes]:
+        """Of the nodes, what a merge forest asks for, likewise."""
+        return self._some("nodes", Sizes)
+
+    def scores(self) -> Iterator[Scores]:
+        """Of the edges, what a merge forest asks for, likewise."""
+        return self._some("edges", Scores)
+
+    def areas(self) -> Iterator[Areas]:
+        """Of the edges, what contacts of segments are made of, likewise."""
+        return self._some("edges", Areas)
+
+    def _some(self, kind: Kind, rows: type[T]) -> Iterator[T]:
+        names = [field.name for field in fields(rows)]
+        return (rows(**columns) for _, columns in self.read(kind, names=names))
 
     def read_nodes(self, roi: Roi | None = None) -> Nodes:
         """The nodes whose centre lies in a region.

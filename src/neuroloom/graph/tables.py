@@ -87,6 +87,32 @@ class Outside(_Columns):
     faces: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Sizes(_Columns):
+    """Of nodes, what a merge forest asks for."""
+
+    id: NDArray[np.uint64]
+    size: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scores(_Columns):
+    """Of edges, what a merge forest asks for."""
+
+    u: NDArray[np.uint64]
+    v: NDArray[np.uint64]
+    merge_score: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Areas(_Columns):
+    """Of edges, what contacts of segments are made of."""
+
+    u: NDArray[np.uint64]
+    v: NDArray[np.uint64]
+    contact_area: NDArray[np.int64]
+
+
 AXES = ("z", "y", "x")
 _PLACES = ("centre", "begin", "end", "position")
 _KEYS: dict[Kind, tuple[str, ...]] = {"nodes": ("id",), "edges": ("u", "v"), "outside": ("id",)}
@@ -176,7 +202,7 @@ def signed(columns: Columns) -> Columns:
 def unsigned(kind: Kind, columns: Columns) -> Columns:
     """Columns in their own types, ids as they were before `signed`."""
     found = {}
-    for name, dtype in COLUMNS[kind].items():
-        column = columns[name]
+    for name, column in columns.items():
+        dtype = COLUMNS[kind][name]
         found[name] = column.view(np.uint64) if dtype == np.uint64 else column.astype(dtype, copy=False)
     return found

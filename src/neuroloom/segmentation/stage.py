@@ -98,7 +98,7 @@ class Segment(Stage):
             touching = None
             if self.enclosed > 0:
                 graph = self.edges.open_whole("edges", "outside")
-                touching = contacts(forest, missing[0], graph.edges(), graph.read_outside(), rules)
+                touching = contacts(forest, missing[0], graph.areas(), graph.read_outside(), rules)
             tables = lookup_tables(forest, missing, touching, self.enclosed, rules)
             for threshold, table in tables.items():
                 save_lookup(table, self.folder, threshold)
