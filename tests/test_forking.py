@@ -87,7 +87,7 @@ def test_a_worker_has_what_was_loaded_and_what_its_stand_in_has(address: str, fu
         environment = {**os.environ, "NEUROLOOM_SEEN": name}
         command = call(address, "look", str(functions / name), loads=loads)
         with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment, cwd="/usr") as stand_in:
-            said, complained = stand_in.communicate(timeout=60)
+            said, complained = stand_in.communicate(timeout=600)
         assert stand_in.returncode == 0, complained
         assert (said, complained) == ("to standard output\n", "to standard error\n")
         seen.append(json.loads((functions / name).read_text()))
@@ -114,7 +114,7 @@ class TestEnds:
 
     def check(self, address: str | None, how: str, code: int, words: str) -> None:
         command = call(address, "fail", how)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == code
         assert words in done.stderr
 
@@ -126,7 +126,7 @@ def test_a_worker_ends_with_its_stand_in(address: str, functions: Path) -> None:
         stand_in.kill()
     worker.wait(30)
     # and the server goes on
-    assert subprocess.run(call(address, "fail", "4"), timeout=60, check=False).returncode == 4
+    assert subprocess.run(call(address, "fail", "4"), timeout=600, check=False).returncode == 4
 
 
 def test_workers_end_with_the_server_and_others_do_without(address: str, functions: Path) -> None:
@@ -136,7 +136,7 @@ def test_workers_end_with_the_server_and_others_do_without(address: str, functio
         server.kill()
         worker.wait(30)
         assert stand_in.wait(30) == 70
-    done = subprocess.run(call(address, "look", str(functions / "b")), capture_output=True, timeout=60, check=True)
+    done = subprocess.run(call(address, "look", str(functions / "b")), capture_output=True, timeout=600, check=True)
     assert done.stdout == b"to standard output\n"
 
 

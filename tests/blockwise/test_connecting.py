@@ -53,7 +53,7 @@ def test_blocks_of_a_worker_with_a_used_port_count_as_done(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = ["unshare", "--net", "sh", "-c", FEW_PORTS, "sh", sys.executable, script, tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     tries = [(tmp_path / "out" / f"tries-{block}").stat().st_size for block in range(9)]
     assert tries == [2] * 6 + [1] * 3

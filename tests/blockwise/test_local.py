@@ -51,7 +51,7 @@ def test_workers_of_all_stages_are_forked_from_one_process(tmp_path: Path) -> No
 def test_a_stage_of_a_script_runs(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "out").glob("block-*")} == {"block-0", "block-1"}
 

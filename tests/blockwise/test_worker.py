@@ -100,7 +100,7 @@ def test_a_worker_ends_when_another_run_has_taken_the_lock(stage: Double) -> Non
     # nobody listens at an address that is never given to a machine
     environment = {**os.environ, "DAISY_CONTEXT": "hostname=203.0.113.1:port=1:task_id=blocks:worker_id=-1"}
     started = time.monotonic()
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 4, ended
     assert "another one has taken its place" in ended.stdout
     assert time.monotonic() - started < 30

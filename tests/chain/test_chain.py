@@ -194,7 +194,7 @@ def test_killed_again_and_again_the_result_is_the_same(finished: Path, tmp_path:
                 kills += 1
                 break
             time.sleep(0.01)
-        process.wait(timeout=240)
+        process.wait(timeout=600)
     assert kills == len(marks)
     result = neuroloom("run", "--project", finished)
     assert result.returncode == 0, result.stdout + result.stderr

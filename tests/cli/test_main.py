@@ -53,6 +53,6 @@ def test_ctrl_c_while_importing_leaves_nothing_and_says_so(tmp_path: Path) -> No
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert (process.returncode, errors.splitlines()[-1:]) == (130, ["Stopped. Run the same command again."])
     assert [file.name for file in tmp_path.iterdir()] == ["raw.npy"]

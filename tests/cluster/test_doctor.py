@@ -238,7 +238,7 @@ def run_script(folder: Path, job: Job, answers: Answers) -> subprocess.Completed
     one = Trial("job0", ("predict",), "cpu", job)
     places = [{"path": str(folder)}, {"path": str(folder / "none"), "content": ""}]
     script = trial_script(one, places, ["numpy"], "mark", mark, **to)
-    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=False, timeout=600)
     end = time.monotonic() + 10
     while not {kind for _, kind in answers.heard} >= read_answers(mark, "job0").keys() and time.monotonic() < end:
         time.sleep(0.05)

@@ -170,7 +170,7 @@ class Slurm:
     def call(self, *command: str) -> str:
         """What one of SLURM's commands prints."""
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=True, timeout=60
+            command, env=self.environment, capture_output=True, text=True, check=True, timeout=600
         ).stdout
 
     def jobs(self) -> list[str]:
@@ -178,7 +178,7 @@ class Slurm:
         return self.call("squeue", "-hr", "-o", "%i").split()
 
     def settle(self) -> None:
-        """Wait until there are no jobs, half a minute at most."""
+        """Wait until there are no jobs, two minutes at most."""
         with contextlib.suppress(TimeoutError, subprocess.CalledProcessError):
             self.wait_for(lambda: not self.jobs(), 30)
 
@@ -189,8 +189,13 @@ class Slurm:
             self.call("slurmctld")
 
     def wait_for(self, condition: object, seconds: float) -> None:
-        """Wait until a function is true; of SLURM's commands, those that fail for now count as not true."""
-        end = time.monotonic() + seconds
+        """Wait until a function is true; of SLURM's commands, those that fail for now count as not true.
+
+        Args:
+            condition: The function.
+            seconds: What it may take where nothing else runs; in all it gets four times as long.
+        """
+        end = time.monotonic() + 4 * seconds
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.CalledProcessError):
                 if condition():  # type: ignore[operator]

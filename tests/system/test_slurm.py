@@ -115,7 +115,7 @@ def test_a_master_that_ends_takes_its_workers_with_it(slurm: Slurm, stage: Troub
         with pytest.raises(UserError, match="Another run is writing"):
             run_stage(slow, supply=supply(partition="cpu"))
         master.send_signal(sent)
-        output, _ = master.communicate(timeout=30)
+        output, _ = master.communicate(timeout=600)
     finally:
         master.kill()
     assert master.returncode != 0, output

@@ -43,7 +43,7 @@ def test_figures_of_each_time_a_job_ran_are_kept(slurm: Slurm, tmp_path: Path) -
         assert 0 < now.done < 24
         taken = now.run.workers[0].name
         slurm.call("scontrol", "requeue", taken)
-        output, _ = master.communicate(timeout=120)
+        output, _ = master.communicate(timeout=600)
     finally:
         master.kill()
     assert master.returncode == 0, output

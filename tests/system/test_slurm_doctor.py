@@ -164,7 +164,7 @@ def test_a_doctor_that_is_stopped_leaves_nothing(slurm: Slurm, folder: Path, sen
         slurm.wait_for(lambda: bool(slurm.jobs()), 60)
         time.sleep(0.5)
         doctor.send_signal(sent)
-        output, _ = doctor.communicate(timeout=30)
+        output, _ = doctor.communicate(timeout=600)
     finally:
         doctor.kill()
     assert doctor.returncode == 130, output

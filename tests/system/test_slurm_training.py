@@ -128,7 +128,7 @@ def start(folder: Path, profile: str) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code of a process, and what it said."""
     try:
-        said, _ = process.communicate(timeout=180)
+        said, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     return process.returncode, said

@@ -19,7 +19,7 @@ def test_the_chain_gives_the_bytes_of_one_machine_whatever_is_killed(slurm: Slur
     assert ran.returncode == 0, ran.stderr
     expected = hashes(here)
     assert len(expected) > 256
-    outcome = soak(slurm, there, 3, 2, expected)
+    outcome = soak(slurm, there, 3, 2, expected, 1200)
     assert outcome.good, outcome
     steps = {fault.step for fault in outcome.faults}
     assert len(outcome.faults) >= 5

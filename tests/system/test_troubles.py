@@ -101,7 +101,7 @@ def test_a_writer_that_wakes_after_its_block_was_done_changes_nothing(
         asleep[0].send_signal(signal.SIGCONT)
         time.sleep(1.0)
         (stage.folder / "go-on").touch()
-        output, _ = master.communicate(timeout=90)
+        output, _ = master.communicate(timeout=600)
     finally:
         master.kill()
     assert master.returncode == 0, output
@@ -140,7 +140,7 @@ def test_a_full_disk_stops_a_stage_that_goes_on_when_there_is_room(
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        output, _ = master.communicate(timeout=90)
+        output, _ = master.communicate(timeout=600)
     finally:
         master.kill()
     assert master.returncode == 2, output

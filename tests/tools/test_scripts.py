@@ -17,7 +17,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 def run(script: str, *arguments: str | Path, code: int = 0) -> str:
     command = [sys.executable, TOOLS / script, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == code, result.stderr
     return result.stderr
 

@@ -66,7 +66,7 @@ def test_stopped_together_and_resumed(make_job: MakeJob, tmp_path: Path) -> None
     script.write_text(program)
     stopped = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "parts"), job.model_dump_json()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert stopped.returncode == 3, stopped.stderr
     assert "Run the same command again" in stopped.stdout
@@ -87,7 +87,7 @@ def test_processes_of_torchrun_are_one_training(make_job: MakeJob, tmp_path: Pat
     )
     arguments = ["--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / "run"), job.model_dump_json()]
     command = [sys.executable, "-m", "torch.distributed.run", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr
     assert json.loads((tmp_path / "run" / "done.json").read_text())["processes"] == 2
     assert json.loads((tmp_path / "run" / "job.json").read_text())["at_once"] == 1  # each has its share
