@@ -84,7 +84,7 @@ def make_graph(folder: Path, block: int, grid: int) -> tuple[int, int]:
         ids = lattice_ids(place, block, grid)
         graph.write_nodes(
             number,
-            Nodes(ids, place + 0.5, random.integers(100, 10_000, count), np.ones(count, np.float32), place, place),
+            Nodes(ids, random.integers(100, 10_000, count), place + 0.5, np.ones(count, np.float32), place, place),
         )
         others = [place + offset for offset in AFTER]
         inside = [(other < side).all(1) for other in others]

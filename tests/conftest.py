@@ -60,15 +60,28 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-_LONG = (
-    *("volume/sample/test_blocks.py", "chain/test_chain.py", "exchange/test_gunpowder_node.py"),
-    *("chain/test_new_project.py", "training/test_launch.py", "blockwise/test_overlap.py", "training/test_loop.py"),
-    *("chain/test_setups.py", "agglomeration/test_stage.py", "chain/test_selecting.py", "benchmarks/test_harness.py"),
-    *("chain/test_weights.py", "blockwise/test_run.py", "models/test_shipped_weights.py", "chain/test_resampling.py"),
-    *("volume/checking/test_check.py", "chain/test_scoring.py", "prediction/test_foreign.py"),
-)
-"""Files that compute for a minute or so."""
-_LONG_WAITS = tuple(f"system/test_{name}.py" for name in ("soak", "slurm_training", "troubles", "slurm"))
+_LONG = [
+    "volume/sample/test_blocks.py",
+    "chain/test_chain.py",
+    "exchange/test_gunpowder_node.py",
+    "chain/test_new_project.py",
+    "training/test_launch.py",
+    "blockwise/test_overlap.py",
+    "training/test_loop.py",
+    "chain/test_setups.py",
+    "agglomeration/test_stage.py",
+    "chain/test_selecting.py",
+    "benchmarks/test_harness.py",
+    "chain/test_weights.py",
+    "blockwise/test_run.py",
+    "models/test_shipped_weights.py",
+    "chain/test_resampling.py",
+    "volume/checking/test_check.py",
+    "chain/test_scoring.py",
+    "prediction/test_foreign.py",
+]
+"""Files that compute for half a minute or more, about the longest first."""
+_LONG_WAITS = [f"system/test_{name}.py" for name in ("soak", "slurm_training", "troubles", "slurm")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,7 +93,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         files.setdefault(item.nodeid.partition("::")[0].removeprefix("tests/"), []).append(item)
 
-    def in_order(names: list[str], long: tuple[str, ...]) -> list[str]:
+    def in_order(names: list[str], long: list[str]) -> list[str]:
         return sorted(names, key=lambda name: long.index(name) if name in long else len(long))
 
     waiting = in_order([name for name in files if name.startswith("system/")], _LONG_WAITS)

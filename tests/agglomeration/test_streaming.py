@@ -18,7 +18,7 @@ SCORES = (-np.inf, -1.5, -0.25, 0.0, 1e-40, 0.25, 0.5, 0.75, 1.0, np.inf, np.nan
 
 def some_nodes(ids: NDArray[np.uint64], size: NDArray[np.int64]) -> Nodes:
     place = np.zeros((len(ids), 3))
-    return Nodes(ids, place, size, np.ones(len(ids), np.float32), place.astype(np.int64), place.astype(np.int64))
+    return Nodes(ids, size, place, np.ones(len(ids), np.float32), place.astype(np.int64), place.astype(np.int64))
 
 
 def some_edges(u: NDArray[np.uint64], v: NDArray[np.uint64], score: NDArray[np.float32]) -> Edges:

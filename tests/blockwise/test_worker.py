@@ -98,7 +98,8 @@ def test_a_worker_ends_when_another_run_has_taken_the_lock(stage: Double) -> Non
     (stage.folder / "lock").write_text(json.dumps({"run": "another", "beat": 1}))
     command = [sys.executable, "-m", "neuroloom.blockwise.worker", str(stage.description), "--run", "ours"]
     # nobody listens at an address that is never given to a machine
-    environment = {**os.environ, "DAISY_CONTEXT": "hostname=203.0.113.1:port=1:task_id=blocks:worker_id=-1"}
+    context = f"hostname=203.0.113.1:port=1:task_id=blocks:worker_id=-1:addresses={stage.folder}"
+    environment = {**os.environ, "DAISY_CONTEXT": context}
     started = time.monotonic()
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 4, ended

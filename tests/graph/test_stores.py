@@ -159,8 +159,8 @@ def test_numbers_at_their_limits_come_back(opened: Open) -> None:
     edges = Edges(ids, ids[::-1].copy(), scores, numbers, scores[::-1].copy(), np.stack([scores] * 3, axis=1))
     nodes = Nodes(
         ids,
-        np.array([[1 / 3, 2**40 + 0.5, 1e-300]] * 6),
         numbers,
+        np.array([[1 / 3, 2**40 + 0.5, 1e-300]] * 6),
         scores,
         np.array([[0, 1, 2]] * 6),
         np.stack([numbers] * 3, axis=1),

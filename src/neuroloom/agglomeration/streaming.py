@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import Forest
 from neuroloom.fragments.ranges import Ranges, find_range
-from neuroloom.graph.tables import Edges, Nodes, Scores, Sizes
+from neuroloom.graph.tables import Scores, Sizes
 
 AT_ONCE = 1 << 22
 """Edges of a batch: with their fragments little enough to stay in a processor's cache, mostly."""
@@ -34,7 +34,7 @@ _DIGIT = 11
 """Bits that are sorted by at a time."""
 
 
-def stream_forest(nodes: Iterable[Nodes | Sizes], edges: Iterable[Edges | Scores], at_once: int = AT_ONCE) -> Forest:
+def stream_forest(nodes: Iterable[Sizes], edges: Iterable[Scores], at_once: int = AT_ONCE) -> Forest:
     """Reduce scored edges to the same forest as `spanning_forest`, with all of them never in memory.
 
     Args:
@@ -68,7 +68,7 @@ def stream_forest(nodes: Iterable[Nodes | Sizes], edges: Iterable[Edges | Scores
 _LOW = np.uint64((1 << 32) - 1)
 
 
-def _numbered(nodes: Iterable[Nodes | Sizes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _numbered(nodes: Iterable[Sizes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """All fragments' ids, ascending, and their voxels; of an id that comes twice the first one counts."""
     parts = [(part.id, part.size) for part in nodes]
     ids = np.concatenate([np.empty(0, np.uint64), *(part[0] for part in parts)])
@@ -79,7 +79,7 @@ def _numbered(nodes: Iterable[Nodes | Sizes]) -> tuple[NDArray[np.uint64], NDArr
     return ids, size
 
 
-def _encoded(edges: Edges | Scores, ranges: Ranges) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+def _encoded(edges: Scores, ranges: Ranges) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
     """The pairs and keys of a block's edges that merge.
 
     Raises:

@@ -27,10 +27,7 @@ def connect() -> daisy.v2.Client:
         OSError: The master cannot be reached, or nothing can be written beside its logs.
     """
     context = daisy.v2.Context.from_env()
-    logs = context.get("logdir", "")
-    if not (logs or CLAIMS in context):  # of a master that is none of ours
-        return daisy.v2.Client(context)
-    claims = Path(context.get(CLAIMS) or Path(logs) / CLAIMS)
+    claims = Path(context.get(CLAIMS) or Path(context["logdir"]) / CLAIMS)
     claims.mkdir(parents=True, exist_ok=True)
     tried: list[daisy.v2.Client] = []  # kept as long, so that the system gives others
     addresses: set[str] = set()

@@ -24,14 +24,14 @@ from pyarrow import ipc
 from neuroloom.errors import UserError
 from neuroloom.files import write_atomic
 from neuroloom.graph.store import GraphStore
-from neuroloom.graph.tables import COLUMNS, Columns, Kind
+from neuroloom.graph.tables import Columns, Kind
 
 AGAIN = "Delete the folder in `results` in which it lies, and run the same command again: what was in it is made anew."
 """What mends a file that is not as it was written; a stage that is done would not write it again by itself."""
 
 
 AHEAD = 16
-"""Files that the system is asked for before they are read, and as many again; some megabytes."""
+"""At least as many files the system is asked for before they are read, twice as many at most; some megabytes."""
 
 
 class GraphFiles(GraphStore):
@@ -62,8 +62,8 @@ class GraphFiles(GraphStore):
         paths = self._paths(kind)
         for place, path in enumerate(paths):
             if place % AHEAD == 0:
-                _will_read(paths[place : place + 2 * AHEAD])
-            table = read_table(path, [list(COLUMNS[kind]).index(name) for name in names])
+                _will_read(paths[place + AHEAD if place else 0 : place + 2 * AHEAD])
+            table = read_table(path, names)
             yield int(path.stem), {name: table[name].to_numpy() for name in table.column_names}
 
     def _paths(self, kind: Kind) -> list[Path]:
@@ -108,19 +108,23 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda file: file.write(content))
 
 
-def read_table(path: Path, columns: Sequence[int] = ()) -> pa.Table:
+def read_table(path: Path, names: Sequence[str] = ()) -> pa.Table:
     """Read an Arrow file.
 
     Args:
         path: The file.
-        columns: Places of those that are read, others stay on the disk; none for all.
+        names: Of the columns that are taken out of it; none for all.
 
     Raises:
         UserError: It is missing or damaged.
     """
     try:
         with pa.OSFile(str(path)) as file:
-            return ipc.open_file(file, options=ipc.IpcReadOptions(included_fields=list(columns))).read_all()
+            reader = ipc.open_file(file)
+            if names:
+                places = [reader.schema.get_field_index(name) for name in names]
+                reader = ipc.open_file(file, options=ipc.IpcReadOptions(included_fields=places))
+            return reader.read_all()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. {AGAIN}") from error
     except (pa.ArrowException, OSError) as error:

@@ -33,43 +33,79 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class Nodes(_Columns):
-    """Fragments, one row each; places in voxels of the volume's grid.
+class Sizes(_Columns):
+    """Of fragments, what a merge forest asks for, one row each.
 
     Attributes:
         id: `(n,)`, fragment ids.
-        centre: `(n, 3)`, centre of mass z, y, x: the middle of voxel k is k + 0.5.
         size: `(n,)`, voxels.
+    """
+
+    id: NDArray[np.uint64]
+    size: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Nodes(Sizes):
+    """Fragments, one row each; places in voxels of the volume's grid.
+
+    Attributes:
+        centre: `(n, 3)`, centre of mass z, y, x: the middle of voxel k is k + 0.5.
         mean_affinity: `(n,)`, 0 … 1.
         begin: `(n, 3)`, first voxel of the bounding box, z y x.
         end: `(n, 3)`, one past its last voxel.
     """
 
-    id: NDArray[np.uint64]
     centre: NDArray[np.float64]
-    size: NDArray[np.int64]
     mean_affinity: NDArray[np.float32]
     begin: NDArray[np.int64]
     end: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Edges(_Columns):
+class _Pairs(_Columns):
     """Pairs of touching fragments, one row each.
 
     Attributes:
         u: `(n,)`, the smaller fragment id.
         v: `(n,)`, the larger fragment id.
-        merge_score: `(n,)`, low merges first; NaN = never merged.
-        contact_area: `(n,)`, voxel faces between the two.
-        mean_affinity: `(n,)`, mean over these faces, 0 … 1.
-        position: `(n, 3)`, the mean of their middles z, y, x: voxel k spans [k, k + 1], a face lies at such an end.
     """
 
     u: NDArray[np.uint64]
     v: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Scores(_Pairs):
+    """Of pairs, what a merge forest asks for.
+
+    Attributes:
+        merge_score: `(n,)`, low merges first; NaN = never merged.
+    """
+
     merge_score: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Areas(_Pairs):
+    """Of pairs, what contacts of segments are made of.
+
+    Attributes:
+        contact_area: `(n,)`, voxel faces between the two.
+    """
+
     contact_area: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Edges(Areas, Scores):
+    """Pairs of touching fragments with all that is kept of them: u, v, merge_score, contact_area, and these.
+
+    Attributes:
+        mean_affinity: `(n,)`, mean over the faces between the two, 0 … 1.
+        position: `(n, 3)`, the mean of their middles z, y, x: voxel k spans [k, k + 1], a face lies at such an end.
+    """
+
     mean_affinity: NDArray[np.float32]
     position: NDArray[np.float32]
 
@@ -85,32 +121,6 @@ class Outside(_Columns):
 
     id: NDArray[np.uint64]
     faces: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Sizes(_Columns):
-    """Of nodes, what a merge forest asks for."""
-
-    id: NDArray[np.uint64]
-    size: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Scores(_Columns):
-    """Of edges, what a merge forest asks for."""
-
-    u: NDArray[np.uint64]
-    v: NDArray[np.uint64]
-    merge_score: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Areas(_Columns):
-    """Of edges, what contacts of segments are made of."""
-
-    u: NDArray[np.uint64]
-    v: NDArray[np.uint64]
-    contact_area: NDArray[np.int64]
 
 
 AXES = ("z", "y", "x")

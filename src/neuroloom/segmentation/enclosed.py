@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration.forest import Forest
 from neuroloom.fragments.ranges import Ranges
-from neuroloom.graph.tables import Areas, Edges, Outside
+from neuroloom.graph.tables import Areas, Outside
 from neuroloom.segmentation.lookup import AS_CUT, SizeRules, lookup_table
 
 AT_ONCE = 1 << 22
@@ -47,7 +47,7 @@ class Contacts:
 def contacts(
     forest: Forest,
     threshold: float,
-    edges: Iterable[Edges | Areas],
+    edges: Iterable[Areas],
     outside: Outside,
     rules: SizeRules = AS_CUT,
     at_once: int = AT_ONCE,
