@@ -11,7 +11,7 @@ from neuroloom.fragments.stage import Fragments
 from neuroloom.segmentation.stage import Segment
 from neuroloom.volume.array import Triple
 
-BLOCK, FRAGMENTS_CONTEXT, CONTEXT = (256, 256, 256), (20, 20, 20), (32, 32, 32)
+BLOCK, FRAGMENTS_CONTEXT, CONTEXT = (256, 256, 256), (20, 20, 20), (64, 64, 64)
 
 
 def stages(folder: Path, shape: Triple, block: Triple) -> tuple[Stage, ...]:

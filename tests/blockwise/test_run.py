@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloom.blockwise import Block, Source, Stage, run_stage
+from neuroloom.blockwise.failures import finished_blocks
 from neuroloom.errors import UserError
 from neuroloom.volume import create_volume, open_volume
 
@@ -85,6 +86,14 @@ def test_all_blocks_are_written_once(stage: Double, workers: int) -> None:
     assert calls[-1] == (24, 24)
     assert not (stage.folder / "lock").exists()
     assert run_stage(stage, workers) == result  # done: starts nothing
+
+
+@pytest.mark.parametrize("context", [(8, 8, 8), (0, 7, 30)])
+def test_context_may_be_longer_than_a_block(stage: Double, context: tuple[int, int, int]) -> None:
+    seeing_more = stage.model_copy(update={"context": context})
+    run_stage(seeing_more, 2)
+    assert finished_blocks(seeing_more).all()
+    assert len((stage.folder / "log.txt").read_text().split()) == stage.block_count
 
 
 def test_what_is_done_of_blocks_counts_while_they_last(stage: Double) -> None:

@@ -1,9 +1,16 @@
 """Fragments that the border of a block has cut are one region again, before anything is merged.
 
-Where blocks end says nothing about neurites. Two fragments on either side of a border are parts of one region if at
-least half of the faces between them are within a fragment of the watershed that saw both sides (`fragments/borders`).
-Regions are agglomerated then, so that scores hardly depend on the size of blocks; an edge between two parts of a
-region has the score 0, that of any other pair is its regions'.
+    block k - 1 | block k        Where blocks end says nothing about neurites. A fragment's section is its faces on the
+    a a a a a a | b b b b b      border. Two fragments are parts of one region if at least half of the smaller section
+    a a a a a a | b b c c c      goes on in the other one, within a fragment of the watershed that saw both sides
+    a a a a a a | c c c c c      (`fragments/borders`). If all faces here go on: a and b, c and d; not a and c, of whose
+    d d d d d d | c c c c c      three faces each only one does.
+    d d d d d d | c c c c c
+
+Sections tell a fragment that was cut from two neighbours whose rims share a few faces, since the two blocks have drawn
+the line between them differently: these would be merged at every threshold. Regions are agglomerated then, so that
+scores hardly depend on the size of blocks; an edge between two parts of a region has the score 0, that of any other
+pair is its regions'.
 """
 
 from __future__ import annotations
@@ -21,13 +28,10 @@ from neuroloom.fragments.contacts import Contacts
 from neuroloom.fragments.sets import find_root
 
 
-def regions_of(
-    touching: Contacts, numbers: NDArray[np.uint32], count: int, borders: Iterable[Border]
-) -> NDArray[np.uint32]:
+def regions_of(numbers: NDArray[np.uint32], count: int, borders: Iterable[Border]) -> NDArray[np.uint32]:
     """Which region each fragment is part of.
 
     Args:
-        touching: All pairs of fragments that touch.
         numbers: `(z, y, x)`, fragments 1 … count, 0 = none.
         count: How many there are.
         borders: Of blocks, in the array.
@@ -35,22 +39,15 @@ def regions_of(
     Returns:
         `(count + 1,)`, the smallest number among the region's fragments; 0 of 0.
     """
-    parts = [np.empty(0, dtype=np.uint64)]
+    cut = [np.empty(0, dtype=np.uint64)]
     for border in borders:
-        along = [slice(None)] * 3
-        along[border.axis] = slice(border.place - 1, border.place)
-        before = numbers[tuple(along)][border.goes_on]
-        along[border.axis] = slice(border.place, border.place + 1)
-        here = numbers[tuple(along)][border.goes_on]
-        parts.append(_keys(np.minimum(before, here), np.maximum(before, here)))
-    pairs, faces = np.unique(np.concatenate(parts), return_counts=True)
-    keys = _keys(touching.u, touching.v)
-    # a fragment that is 0 here, or a pair that is one fragment, is among no pairs that touch
-    known = np.isin(pairs, keys)
-    pairs, faces = pairs[known], faces[known]
-    rows = np.searchsorted(keys, pairs)
-    cut = rows[2 * faces >= touching.area[rows]]
-    return _unite(count, touching.u[cut], touching.v[cut])
+        before, here = (np.take(numbers, border.place - side, axis=border.axis) for side in (1, 0))
+        goes_on = np.take(border.goes_on, 0, axis=border.axis) & (before != 0) & (here != 0)
+        pairs, faces = np.unique(_keys(before[goes_on], here[goes_on]), return_counts=True)
+        a, b = _numbers(pairs)
+        section = np.minimum(np.bincount(before.ravel())[a], np.bincount(here.ravel())[b])
+        cut.append(pairs[2 * faces >= section])
+    return _unite(count, *_numbers(np.concatenate(cut)))
 
 
 def united(touching: Contacts, region: NDArray[np.uint32]) -> Contacts:
@@ -73,9 +70,8 @@ def united(touching: Contacts, region: NDArray[np.uint32]) -> Contacts:
         _add(values.reshape(len(values), width), rows, total.reshape(len(keys), width))
         return total
 
-    first, second = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     sums = (added(getattr(touching, name)) for name in ("faces", "area", "total", "place"))
-    return Contacts(first, second, *sums)
+    return Contacts(*_numbers(keys), *sums)
 
 
 def scores_of_parts(
@@ -109,6 +105,11 @@ def _ends(
 def _keys(u: NDArray[np.uint32], v: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """Pairs as numbers that sort as they do."""
     return (u.astype(np.uint64) << np.uint64(32)) | v
+
+
+def _numbers(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The pairs that `_keys` are of."""
+    return (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
 @numba.njit(cache=True)

@@ -60,7 +60,7 @@ class Agglomerate(KeepsGraph):
     """
 
     title: ClassVar[str] = "agglomeration"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     not_fingerprinted: ClassVar[frozenset[str]] = KeepsGraph.not_fingerprinted | {"fragments_graph"}
     kinds: ClassVar[tuple[Kind, ...]] = ("edges", "outside")
     command: ClassVar[str] = "agglomerate"
@@ -126,7 +126,7 @@ class Agglomerate(KeepsGraph):
         if any(count > 1 and context < 1 for count, context in zip(self.grid, self.context, strict=True)):
             raise UserError(
                 f"An agglomeration context of {self.context} voxels hides what lies across a block's border. Choose at "
-                "least 1 along each axis; 32 is a good value."
+                "least 1 along each axis; 64 is a good value."
             )
         self._check_long_range(affinities)
         if not overlap_of(self).sources:  # else they are being made; `finish` looks again
@@ -165,7 +165,7 @@ class Agglomerate(KeepsGraph):
         ids, numbers = compact(fragments.read(roi.begin, roi.shape))
         touching = find_contacts(affinities[:3], numbers)
         borders = read_borders(self.fragments, roi, fragments.array.attrs["block_shape"])
-        region = regions_of(touching, numbers, len(ids), borders)
+        region = regions_of(numbers, len(ids), borders)
         far = (affinities[3:], region[numbers], self._offsets[3:]) if self.long_range else None
         score = scores_of_parts(touching, region, *self._score(united(touching, region), far))
         edges = as_edges(touching, score, ids, roi.begin)

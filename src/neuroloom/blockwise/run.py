@@ -197,7 +197,10 @@ def _make_ready(stage: Stage) -> None:
 
 def _task(work: Work, run: str) -> daisy.v2.Task:
     stage = work.stage
-    context, block = Coordinate(stage.context), Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
+    block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
+    # Context is the stage's own business (`block_of`). daisy counts the blocks that it marks as done from where the
+    # first one's context begins: with as much as a block and more, no longer from the first block.
+    context = Coordinate(min(c, size - 1) for c, size in zip(stage.context, stage.block_shape, strict=True))
     return daisy.v2.Task(
         type(stage).__name__,
         Roi(Coordinate(0, 0, 0), Coordinate(stage.shape)).grow(context, context),

@@ -321,7 +321,7 @@ class Agglomeration(Section):
         "`training.neighborhood`; `context` must reach as far",
     )
     block: PositiveTriple = Field((256, 256, 256), description="voxels of one block; multiples of the fragments' block")
-    context: Triple = Field((32, 32, 32), description="voxels read around a block")
+    context: Triple = Field((64, 64, 64), description="voxels read around a block")
 
 
 def _default_thresholds() -> tuple[float, ...]:
