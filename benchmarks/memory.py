@@ -1,7 +1,7 @@
 """`python -m benchmarks.memory [DIR]`: memory of a worker by stage and extent of a block, for `docs/scale.md`.
 
 Each block is processed in a process of its own, on predicted affinities put beside each other, with the context that
-stages have. There is no peer. DIR is a folder with `fib25-val.zarr`; without it, tissue is made up.
+stages have on all sides. There is no peer. DIR is a folder with `fib25-val.zarr`; without it, tissue is made up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.stages import stages
+from benchmarks.stages import CONTEXT, stages
 from neuroloom.blockwise.allocation import keep_freed_memory, most_taken
 from neuroloom.volume import create_volume
 
@@ -30,7 +30,7 @@ def measure(data: Path) -> None:
     print(what)
     for extent in EXTENTS:
         with tempfile.TemporaryDirectory() as temporary:
-            folder, size = Path(temporary), 2 * extent
+            folder, size = Path(temporary), extent_of_volume(extent)
             times = [1, *(-(-size // n) for n in affinities.shape[1:])]
             volume = np.tile(affinities, times)[:, :size, :size, :size]
             create_volume(folder / "a.zarr", "a", volume.shape, np.uint8, VOXEL_SIZE, chunks=(64, 64, 64)).write(
@@ -47,12 +47,17 @@ def measure(data: Path) -> None:
                 stage.finish()
 
 
+def extent_of_volume(extent: int) -> int:
+    """Of one whose second block along each axis, of that extent, has all of its context."""
+    return 2 * extent + max(CONTEXT)
+
+
 def process(folder: Path, extent: int, number: int) -> None:
     """Process one block of a stage, as a worker does, and print the bytes that the process has taken at most."""
     keep_freed_memory()
-    size = 2 * extent
+    size = extent_of_volume(extent)
     stage = stages(folder, (size, size, size), (extent, extent, extent))[number]
-    stage.process(stage.block_at((0, 0, 0)))
+    stage.process(stage.block_at((1, 1, 1)))
     print(most_taken())
 
 
