@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -78,10 +79,11 @@ def test_only_this_machine_can_connect_and_only_with_the_token(raw: Volume) -> N
 @pytest.mark.parametrize("taken", [0, 1])
 def test_a_taken_port_leaves_nothing_running(raw: Volume, taken: int) -> None:
     before = listening()
+    # below the ports that the system gives away, so that no other program has its neighbour
+    port = 21000 + 10 * (os.getpid() % 900)
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", port))
         other.listen()
-        port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"{port} .*--port"):
             view([Layer("raw", "image", raw)], port=port - taken)
     assert listening() <= before
