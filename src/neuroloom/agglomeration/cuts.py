@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloom.fragments.borders import Border
-from neuroloom.fragments.contacts import Contacts
+from neuroloom.fragments.contacts import Contacts, pair_keys, pairs_of
 from neuroloom.fragments.sets import find_root
 
 
@@ -43,11 +43,11 @@ def regions_of(numbers: NDArray[np.uint32], count: int, borders: Iterable[Border
     for border in borders:
         before, here = (np.take(numbers, border.place - side, axis=border.axis) for side in (1, 0))
         goes_on = np.take(border.goes_on, 0, axis=border.axis) & (before != 0) & (here != 0)
-        pairs, faces = np.unique(_keys(before[goes_on], here[goes_on]), return_counts=True)
-        a, b = _numbers(pairs)
+        pairs, faces = np.unique(pair_keys(before[goes_on], here[goes_on]), return_counts=True)
+        a, b = pairs_of(pairs)
         section = np.minimum(np.bincount(before.ravel())[a], np.bincount(here.ravel())[b])
         cut.append(pairs[2 * faces >= section])
-    return _unite(count, *_numbers(np.concatenate(cut)))
+    return _unite(count, *pairs_of(np.concatenate(cut)))
 
 
 def united(touching: Contacts, region: NDArray[np.uint32]) -> Contacts:
@@ -60,7 +60,7 @@ def united(touching: Contacts, region: NDArray[np.uint32]) -> Contacts:
     if np.array_equal(region, np.arange(len(region))):
         return touching
     u, v, between = _ends(touching, region)
-    keys, row = np.unique(_keys(u, v)[between], return_inverse=True)
+    keys, row = np.unique(pair_keys(u, v)[between], return_inverse=True)
     rows = np.full(len(u), -1, dtype=np.int64)
     rows[between] = row
 
@@ -71,7 +71,7 @@ def united(touching: Contacts, region: NDArray[np.uint32]) -> Contacts:
         return total
 
     sums = (added(getattr(touching, name)) for name in ("faces", "area", "total", "place"))
-    return Contacts(*_numbers(keys), *sums)
+    return Contacts(*pairs_of(keys), *sums)
 
 
 def scores_of_parts(
@@ -90,7 +90,7 @@ def scores_of_parts(
     """
     u, v, between = _ends(touching, region)
     result = np.zeros(len(u), dtype=np.float32)
-    result[between] = score[np.searchsorted(_keys(regions.u, regions.v), _keys(u, v)[between])]
+    result[between] = score[np.searchsorted(pair_keys(regions.u, regions.v), pair_keys(u, v)[between])]
     return result
 
 
@@ -100,16 +100,6 @@ def _ends(
     """The regions of each pair, the smaller one first, and whether they are two."""
     one, other = region[touching.u], region[touching.v]
     return np.minimum(one, other), np.maximum(one, other), one != other
-
-
-def _keys(u: NDArray[np.uint32], v: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Pairs as numbers that sort as they do."""
-    return (u.astype(np.uint64) << np.uint64(32)) | v
-
-
-def _numbers(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """The pairs that `_keys` are of."""
-    return (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
 @numba.njit(cache=True)

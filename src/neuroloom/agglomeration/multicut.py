@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from neuroloom.agglomeration.scores import scores_of_merges
 from neuroloom.errors import UserError
-from neuroloom.fragments.contacts import Contacts, FarPairs
+from neuroloom.fragments.contacts import Contacts, FarPairs, pair_keys
 
 _SUREST = 0.001
 """No mean affinity is taken for nearer than this to 0 or 1."""
@@ -96,8 +96,7 @@ def partition(
         problem = multicut.MulticutObjective(graph, cost)
         return multicut.ChainedMulticutSolvers([greedy, moves]).optimize(problem)
     # a pair that touches has one cost; what touches nothing is no part of the graph
-    keys = (touching.u.astype(np.uint64) << np.uint64(32)) | touching.v
-    far_keys = (far.u.astype(np.uint64) << np.uint64(32)) | far.v
+    keys, far_keys = pair_keys(touching.u, touching.v), pair_keys(far.u, far.v)
     place = np.minimum(np.searchsorted(keys, far_keys), len(keys) - 1)
     both = keys[place] == far_keys
     cost = cost.copy()

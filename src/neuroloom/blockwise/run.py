@@ -198,8 +198,8 @@ def _make_ready(stage: Stage) -> None:
 def _task(work: Work, run: str) -> daisy.v2.Task:
     stage = work.stage
     block = Roi(Coordinate(0, 0, 0), Coordinate(stage.block_shape))
-    # Context is the stage's own business (`block_of`). daisy counts the blocks that it marks as done from where the
-    # first one's context begins: with as much as a block and more, no longer from the first block.
+    # daisy numbers done-marks from where the first block's context begins, which is the first block only while context
+    # is shorter than a block. What a block reads is the stage's business (`block_of`), so daisy is told no more.
     context = Coordinate(min(c, size - 1) for c, size in zip(stage.context, stage.block_shape, strict=True))
     return daisy.v2.Task(
         type(stage).__name__,

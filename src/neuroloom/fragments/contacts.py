@@ -59,12 +59,10 @@ def find_contacts(affinities: NDArray[np.uint8], numbers: NDArray[np.uint32]) ->
     row = np.empty(len(keys), dtype=np.uint32)
     row[order] = np.arange(len(keys), dtype=np.uint32)
     keys = keys[order]
-    u = (keys >> np.uint64(32)).astype(np.uint32)
-    v = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     sums = sums[order]
     faces = np.zeros((len(keys), GREY), dtype=np.int32)
     _count(faces, row, of_face, grey)
-    return Contacts(u, v, faces, sums[:, 0].copy(), sums[:, 1].copy(), sums[:, 2:].copy())
+    return Contacts(*pairs_of(keys), faces, sums[:, 0].copy(), sums[:, 1].copy(), sums[:, 2:].copy())
 
 
 def add_long_range(
@@ -82,7 +80,7 @@ def add_long_range(
         The same pairs with more observations in `faces`, and a row of area 0 for each other pair that was observed.
     """
     # pairs that are met first have the last rows, until all are known
-    keys = (touching.u.astype(np.uint64) << np.uint64(32)) | touching.v
+    keys = pair_keys(touching.u, touching.v)
     faces = touching.faces
     for channel, offset in enumerate(offsets):
         met, of_face, grey, _ = _faces(affinities[channel : channel + 1], numbers, np.array([offset], np.int64))
@@ -99,7 +97,7 @@ def add_long_range(
         _count(faces, row, of_face, grey)
     order = np.argsort(keys)
     keys = keys[order]
-    u, v = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    u, v = pairs_of(keys)
     more = len(keys) - len(touching.u)
 
     def sorted_(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -141,8 +139,17 @@ def find_far_pairs(
         keys, row = np.unique(np.concatenate([keys, met]), return_inverse=True)
         terms, sums = np.concatenate([sums, more[:, :2]]), np.zeros((len(keys), 2), dtype=np.int64)
         np.add.at(sums, row, terms)
-    u, v = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    return FarPairs(u, v, sums[:, 0].copy(), sums[:, 1].copy())
+    return FarPairs(*pairs_of(keys), sums[:, 0].copy(), sums[:, 1].copy())
+
+
+def pair_keys(u: NDArray[np.uint32], v: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Pairs of regions as numbers that sort by u, then v."""
+    return (u.astype(np.uint64) << np.uint64(32)) | v
+
+
+def pairs_of(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The pairs u, v that `pair_keys` are of."""
+    return (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
 @numba.njit(cache=True)
@@ -153,7 +160,7 @@ def _count(faces: Any, row: Any, of_face: Any, grey: Any) -> None:
 
 @numba.njit(cache=True)
 def pair_key(a: Any, b: Any) -> Any:
-    """Two different regions as one number, whichever comes first; never 0."""
+    """Two different regions as one number, as in `pair_keys`, whichever comes first; never 0."""
     return (np.uint64(min(a, b)) << np.uint64(32)) | np.uint64(max(a, b))
 
 
