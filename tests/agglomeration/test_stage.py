@@ -341,6 +341,13 @@ def test_nodes_that_are_missing_are_told(tmp_path: Path, fragments: Fragments) -
             step()
 
 
+def test_borders_that_are_missing_are_told(tmp_path: Path, fragments: Fragments) -> None:
+    stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
+    shutil.rmtree(fragments.folder / "fragments.zarr" / "continues_y")
+    with pytest.raises(UserError, match=r"no dataset 'continues_y'.*Delete .*fragments and run `neuroloom fragments"):
+        stage.prepare()
+
+
 def test_nodes_of_others_are_told(tmp_path: Path, fragments: Fragments) -> None:
     stage = agglomerate(tmp_path / "a", fragments, fragments.shape)
     for number in range(fragments.block_count):

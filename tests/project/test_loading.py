@@ -54,6 +54,12 @@ def test_a_file_with_examples_only_says_what_is_missing(tmp_path: Path) -> None:
         ("sigma_nm = 80.0", "sigma_um = 0.08", r"line \d+: unknown key `training.sigma_um`; did you mean `sigma_nm`\?"),
         ("sigma_nm = 80.0", 'sigma_nm = "80 nm"', r"line \d+: `training.sigma_nm` is '80 nm'; expected a valid number"),
         ("seed = 0", "seed = -1", r"line \d+: `training.seed` is -1; expected greater than or equal to 0"),
+        ("[20, 20, 20]", "[20, -1, 20]", r"line \d+: `fragments.context\[1\]` is -1; expected greater than"),
+        (
+            "context = [64, 64, 64]",
+            "context = [-1, 0, 0]",
+            r"line \d+: `agglomeration.context\[0\]` is -1; expected greater than",
+        ),
         ("[resources]", "[resource]", r"line \d+: unknown key `resource`; did you mean `resources`\?"),
         (
             '"hist_quant_75"',

@@ -32,7 +32,7 @@ from neuroloom.blockwise.overlap import overlap_of
 from neuroloom.blockwise.stage import Block, Source
 from neuroloom.errors import UserError
 from neuroloom.fragments.affinities import offsets_of, open_affinities, open_made
-from neuroloom.fragments.borders import read_borders
+from neuroloom.fragments.borders import check_borders, read_borders
 from neuroloom.fragments.contacts import Contacts, add_long_range, find_contacts, find_far_pairs
 from neuroloom.fragments.hierarchy import check_merge_function
 from neuroloom.fragments.labels import compact, occurring
@@ -103,8 +103,8 @@ class Agglomerate(KeepsGraph):
 
         Raises:
             UserError: The solver of multicuts is not installed, affinities have another type or too few channels,
-                fragments and affinities differ in size, blocks do not fit, there is too little context, nodes of
-                fragments are missing, or the graph store cannot be used.
+                fragments and affinities differ in size, blocks do not fit, there is too little context, borders or
+                nodes of fragments are missing, or the graph store cannot be used.
         """
         check_merge_function(self.merge_function)
         if self.method == "multicut":
@@ -117,6 +117,7 @@ class Agglomerate(KeepsGraph):
                 f"{fragments.location} has no attribute `block_shape`; expected fragments made by "
                 "`neuroloom fragments`. Run it again."
             )
+        check_borders(self.fragments, self.shape, blocks)
         for ours, theirs, extent in zip(self.block_shape, blocks, self.shape, strict=True):
             if ours < extent and ours % int(theirs):
                 raise UserError(

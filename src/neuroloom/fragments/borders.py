@@ -12,7 +12,7 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from funlib.geometry import Roi
 from numpy.typing import NDArray
 
 from neuroloom.blockwise.stage import Block, Source, Stage
+from neuroloom.errors import UserError
 from neuroloom.volume import Volume, create_volume, open_volume
 
 _NAMES = ("continues_z", "continues_y", "continues_x")
@@ -63,6 +64,25 @@ def make_borders(output: Source, stage: Stage, like: Volume) -> None:
         create_volume(
             output.path, name, shape, np.uint8, spacing, offset, chunks=chunks, attributes=attributes, overwrite=True
         )
+
+
+def check_borders(output: Source, shape: Sequence[int], block_shape: Sequence[int]) -> None:
+    """Refuse fragments without their borders.
+
+    Args:
+        output: The fragments.
+        shape: Extent of the volume in voxels.
+        block_shape: Of the fragments' blocks.
+
+    Raises:
+        UserError: The array of an axis is missing.
+    """
+    for name, extent, block in zip(_NAMES, shape, block_shape, strict=True):
+        if extent > block and not (Path(output.path) / name / "zarr.json").exists():
+            raise UserError(
+                f"{output.path} has no dataset '{name}', which says where fragments go on across borders of blocks. "
+                f"Delete {Path(output.path).parent} and run `neuroloom fragments` again."
+            )
 
 
 def write_borders(output: Source, block: Block, labels: NDArray[np.uint32], roi: Roi) -> None:

@@ -17,6 +17,7 @@ from neuroloom.project.profiles import Profile
 Triple = tuple[int, int, int]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
+NonNegativeTriple = tuple[NonNegative, NonNegative, NonNegative]
 PositiveTriple = tuple[Positive, Positive, Positive]
 Id = Annotated[int, Field(ge=1, lt=2**63)]
 Unlabelled = Literal["background", "ignore"]
@@ -293,7 +294,7 @@ class Fragments(Section):
     filter_fragments: Fraction = Field(0.0, description="drop fragments of lower mean affinity; 0 keeps all")
     epsilon_agglomerate: Fraction = Field(0.0, description="merge at once up to this score; 0 merges nothing")
     block: PositiveTriple = Field((256, 256, 256), description="voxels of one block")
-    context: Triple = Field((20, 20, 20), description="voxels read around a block")
+    context: NonNegativeTriple = Field((20, 20, 20), description="voxels read around a block")
 
 
 class Agglomeration(Section):
@@ -321,7 +322,7 @@ class Agglomeration(Section):
         "`training.neighborhood`; `context` must reach as far",
     )
     block: PositiveTriple = Field((256, 256, 256), description="voxels of one block; multiples of the fragments' block")
-    context: Triple = Field((64, 64, 64), description="voxels read around a block")
+    context: NonNegativeTriple = Field((64, 64, 64), description="voxels read around a block")
 
 
 def _default_thresholds() -> tuple[float, ...]:
