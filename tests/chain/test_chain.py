@@ -176,7 +176,7 @@ def test_killed_again_and_again_the_result_is_the_same(finished: Path, tmp_path:
         shutil.move(finished / name, aside / name)
     file = finished / "neuroloom.toml"
     file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("chosen_")))
-    kills = 0
+    said = tmp_path / "said.txt"
     # what has just begun when the run is killed: a training state, then the marker of each stage's beginning
     marks = ["training/lsd-*/state.pt", "training/acrlsd-*/state.pt"]
     marks += [
@@ -184,18 +184,16 @@ def test_killed_again_and_again_the_result_is_the_same(finished: Path, tmp_path:
     ]
     for mark in marks:
         command = [sys.executable, "-m", "neuroloom.cli", "run", "--project", str(finished)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        with open(said, "w") as output:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            if list(finished.glob(mark)):
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
+        while not list(finished.glob(mark)):
+            assert process.poll() is None, f"ended before there was {mark}: {said.read_text()}"
+            assert time.monotonic() < deadline, f"no {mark}: {said.read_text()}"
             time.sleep(0.01)
-        process.wait(timeout=600)
-    assert kills == len(marks)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=600) == -signal.SIGKILL, f"ended before it could be killed: {said.read_text()}"
     result = neuroloom("run", "--project", finished)
     assert result.returncode == 0, result.stdout + result.stderr
     assert segmentation_hash(finished) == expected
