@@ -216,8 +216,7 @@ def test_out_of_memory_takes_smaller_tiles_and_remembers(
     asked: list[int] = []
 
     def limited(network: UNet, most: int) -> None:
-        pool = network.pool[0]
-        forward = pool.forward
+        forward = network.head.forward
 
         def narrow(values: torch.Tensor) -> torch.Tensor:
             asked.append(values[0, 0, 0].numel())
@@ -225,7 +224,7 @@ def test_out_of_memory_takes_smaller_tiles_and_remembers(
                 torch.empty(10**15)  # what torch says when a machine has not enough
             return forward(values)
 
-        monkeypatch.setattr(pool, "forward", narrow)
+        monkeypatch.setattr(network.head, "forward", narrow)
 
     assert predictor.loaded.lsd is not None
     limited(predictor.loaded.lsd.network, 45**2)

@@ -33,10 +33,12 @@ def test_bytes_of_a_tile_are_those_that_are_there(
         Part(SETUPS[setup].inputs, UNet(network).to(dtype)) for setup, network in zip(setups, networks, strict=True)
     ]
     raw = torch.zeros(extents(networks, tile)[0], dtype=torch.uint8)
-    with torch.inference_mode(), LiveBytes() as live:
-        for _ in run_fused(parts, raw, tile, torch.empty(0, dtype=dtype)):
-            pass
-    assert tile_bytes(tuple(networks), tile, dtype) == live.most
+    for _ in range(2):  # the table of sigmoids is made once
+        with torch.inference_mode(), LiveBytes() as live:
+            for _ in run_fused(parts, raw, tile, torch.empty(0, dtype=dtype)):
+                pass
+    table = 0 if dtype == torch.float32 else 2**16  # is there, or not, when most is
+    assert live.most - tile_bytes(tuple(networks), tile, dtype) in (0, table)
     deep = [tile_bytes(tuple(networks), (depth, 200, 200), dtype) for depth in (400, 2000)]
     assert deep[0] == deep[1]
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
 _LIKE_FIRST = {_aten.mul.Tensor, _aten.add.Tensor, _aten.sigmoid.default}
-_IN_PLACE = {_aten.div_.Tensor, _aten.round_.default, _aten.clamp_.default, _aten.clamp_min.out}
+_IN_PLACE = {_aten.div_.Tensor, _aten.round_.default, _aten.clamp_.default, _aten.relu_.default}
 _UPSAMPLING = {_aten.upsample_trilinear3d.vec, _aten.upsample_nearest3d.vec}  # the last argument is the factors
 """Operations on one tensor whose result is plain. Asked for it, PyTorch loads its compiler, which takes seconds."""
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 
 from neuroloom.networks.architecture import context
 from neuroloom.networks.unet import UNet
+from neuroloom.prediction.passes import look_up, looks_up
 from neuroloom.prediction.sweep import Kept, sweep
 from neuroloom.prediction.tiles import extents, to_uint8
 from neuroloom.volume.array import Triple
@@ -64,7 +66,7 @@ def run_fused(
     seen = extents([part.network.geometry for part in parts], tile)
     wanted = [*seen[1:], tile]
     for part, shape, asked in zip(parts, seen, wanted, strict=True):
-        slabs = map(_Quantise(asked), _one(part, raw, slabs, shape, like, report))
+        slabs = map(partial(_quantised, asked), _one(part, raw, slabs, shape, like, report))
         report = _nothing  # the first network's part is told
         half = [lost // 2 for lost in context(part.network.geometry)]
         z, y, x = (slice(h, h + n) for h, n in zip(half, asked, strict=True))
@@ -78,14 +80,37 @@ def run_fused(
             return
 
 
-class _Quantise:
-    """Rounds slabs to uint8 and leaves out what nobody asked for: a network may give a few voxels more."""
+def _quantised(shape: Triple, slab: torch.Tensor) -> torch.Tensor:
+    """The sigmoid in uint8; without what nobody asked for, since a network may give a few voxels more."""
+    slab = slab[..., : shape[1], : shape[2]]
+    if not looks_up(slab):
+        return to_uint8(torch.sigmoid(slab.float()))
+    found = torch.empty(slab.shape, dtype=torch.uint8, device=slab.device, memory_format=torch.channels_last_3d)
+    look_up(slab, _sigmoids(slab.dtype), found)
+    return found
 
-    def __init__(self, shape: Triple) -> None:
-        self.shape = shape
 
-    def __call__(self, slab: torch.Tensor) -> torch.Tensor:
-        return to_uint8(slab[..., : self.shape[1], : self.shape[2]])
+@cache
+def _sigmoids(dtype: torch.dtype) -> torch.Tensor:
+    """The sigmoid in uint8 of every number of sixteen bits."""
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    return to_uint8(torch.sigmoid(every.float()).nan_to_num_(0.0))
+
+
+def _put_raw(scale: float, low: float, place: torch.Tensor, raw: torch.Tensor) -> None:
+    """Write raw * scale + low into a place, computed in float32: bf16 would round twice, and most in the middle."""
+    if looks_up(raw):
+        look_up(raw, (torch.arange(256.0) * scale + low).to(place.dtype), place)
+    else:
+        place.copy_(raw.float() * scale + low)
+
+
+def _put_descriptors(place: torch.Tensor, descriptors: torch.Tensor) -> None:
+    """Write descriptors, kept in uint8, into a place."""
+    if looks_up(descriptors):
+        look_up(descriptors, torch.arange(256.0).to(place.dtype).div_(255), place)
+    else:
+        place.copy_(descriptors).div_(255)
 
 
 def _one(
@@ -105,15 +130,13 @@ def _one(
         first = 0
         for name in part.inputs:
             if name == "raw":
-                # scaled in float32: bf16 would round twice, and most where grey values are in the middle
-                place[0, first] = raw[begin:end].float() * scale + low
+                _put_raw(scale, low, place[:, first : first + 1], raw[None, None, begin:end])
                 first += 1
             else:
                 assert descriptors is not None
                 while waiting.planes < end - begin:
                     waiting.add(next(descriptors))
-                waiting.take(place[:, first:])
-                place[:, first:].div_(255)
+                waiting.take(place[:, first:], _put_descriptors)
                 first = place.shape[1]
 
     return sweep(part.network, load, shape, like)

@@ -11,21 +11,27 @@ yet, and the skips of some sixty planes are all that is remembered. So a region 
 hundred planes, where a tile would take that of a cube, and nothing along z is computed twice. Apart from rounding, what
 comes out is what the network gives for the whole region at once.
 
-Every slab has room in front of its planes for what the layer that takes it remembers, so that only that is copied.
+Memory, not arithmetic, holds up a processor with matrix instructions, so as little as can be is moved. What is put
+together anyway, for the first convolution of a pair, has room in front for the planes that this one remembers. What a
+convolution gives stays where it is: the next computes a few planes at the border of two slabs apart from the rest.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from neuroloom.networks.unet import UNet, crop
+from neuroloom.prediction.passes import copy, pool
 from neuroloom.volume.array import Triple
 
-SLAB = 2**21
+SLAB = 3 * 2**20
 """Voxels of a slab of the input: with fewer, layers wait more than they work, with more, memory is wasted."""
 
 MOST_PLANES = 64
@@ -33,6 +39,14 @@ MOST_PLANES = 64
 
 Load = Callable[[int, int, torch.Tensor], object]
 """Called with begin and end along z and a place `(1, c, end - begin, y, x)` to fill."""
+
+_Given = TypeVar("_Given")
+
+Pieces = list[torch.Tensor]
+"""One slab, in pieces that follow each other along z. Who takes them empties the list."""
+
+Put = Callable[[torch.Tensor, torch.Tensor], object]
+"""Called with a place and what goes there."""
 
 
 def planes_at_once(shape: Triple) -> int:
@@ -57,44 +71,46 @@ def sweep(
         step: Planes of the input taken at once; default: `planes_at_once`.
 
     Yields:
-        `(1, out_channels, n, y, x)` in [0, 1], float32, for one n after the other.
+        `(1, out_channels, n, y, x)` before the sigmoid, for one n after the other.
     """
     geometry = network.geometry
     depth = geometry.kernel(0)[0] - 1
     planes = step or planes_at_once(shape)
+    # numbers of 16 bits are multiplied in pairs; from an odd number of channels they have to be put together first
+    channels = geometry.in_channels + (geometry.in_channels % 2 if like.itemsize == 2 else 0)
 
     def read(begin: int) -> torch.Tensor:
         end = min(begin + planes, shape[0])
-        slab = _empty(like, geometry.in_channels, depth + end - begin, shape[1], shape[2])
-        load(begin, end, slab[:, :, depth:])
+        slab = _empty(like, channels, depth + end - begin, shape[1], shape[2])
+        if channels > geometry.in_channels:
+            slab.zero_()
+        load(begin, end, slab[:, : geometry.in_channels, depth:])
         return slab
 
-    for slab in _level(network, 0, map(read, range(0, shape[0], planes)), room=0):
-        yield torch.sigmoid(network.head(slab).float())
+    pieces = _level(network, 0, map(read, range(0, shape[0], planes)))
+    return map(network.head, chain.from_iterable(map(_one_by_one, pieces)))
 
 
-def _level(network: UNet, level: int, slabs: Iterator[torch.Tensor], room: int) -> Iterator[torch.Tensor]:
-    """A level and all below it; `room` planes are left in front of its slabs."""
+def _level(network: UNet, level: int, slabs: Iterator[torch.Tensor]) -> Iterator[Pieces]:
+    """A level and all below it; slabs have room for what its first convolution remembers."""
     geometry = network.geometry
-    rim = geometry.kernel(level)[0] - 1
-    first, second = _convolutions(network.down[level])
-    slabs = _pass(_Convolve(first, rim, room=rim), slabs)
+    pieces = _pair(network.down[level], slabs)
     if level == len(network.pool):
-        return _pass(_Convolve(second, rim, room), slabs)
-    factor = geometry.downsampling[level][0]
-    kept = Kept(factor - 1, skipped=_lost_below(network, level) // 2)
-    slabs = kept.watch(_pass(_Convolve(second, rim, room=factor - 1), slabs))
-    slabs = _pass(_Pool(network.pool[level], factor, room=geometry.kernel(level + 1)[0] - 1), slabs)
-    reach = 2 if geometry.upsampling == "trilinear" and factor > 1 else 0
-    below = _level(network, level + 1, slabs, room=reach)
-    slabs = _pass(_Join(network.grow[level], reach, kept, room=rim), below)
-    first, second = _convolutions(network.up[level])
-    return _pass(_Convolve(second, rim, room), _pass(_Convolve(first, rim, room=rim), slabs))
+        return pieces
+    kept = Kept(skipped=_lost_below(network, level) // 2)
+    factor, rims = geometry.downsampling[level], [geometry.kernel(deep)[0] - 1 for deep in (level, level + 1)]
+    slabs = _pass(_Pool(factor, room=rims[1]), map(kept.watch, pieces))
+    reach = 2 if geometry.upsampling == "trilinear" and factor[0] > 1 else 0
+    slabs = _pass(_Join(network.grow[level], reach, kept, room=rims[0]), _level(network, level + 1, slabs))
+    return _pair(network.up[level], slabs)
 
 
-def _convolutions(pair: nn.Module) -> tuple[nn.Conv3d, nn.Conv3d]:
+def _pair(pair: nn.Module, slabs: Iterator[torch.Tensor]) -> Iterator[Pieces]:
+    """Two convolutions, each with its ReLU."""
     first, second = (layer for layer in pair.children() if isinstance(layer, nn.Conv3d))
-    return first, second
+    slabs = map(partial(_convolve, first), _pass(_Filled(first.kernel_size[0] - 1), slabs))
+    pieces = _pass(_Apart(second.kernel_size[0] - 1), slabs)
+    return map(list, map(partial(map, partial(_convolve, second)), map(_one_by_one, pieces)))
 
 
 def _lost_below(network: UNet, level: int) -> int:
@@ -107,11 +123,15 @@ def _lost_below(network: UNet, level: int) -> int:
     return factor * lost + (2 * factor if geometry.upsampling == "trilinear" and factor > 1 else 0)
 
 
-def _pass(
-    layer: Callable[[torch.Tensor], torch.Tensor | None], slabs: Iterator[torch.Tensor]
-) -> Iterator[torch.Tensor]:
-    """What a layer makes of slabs; nothing as long as it has too few planes. `map` holds on to no slab."""
-    return (slab for slab in map(layer, slabs) if slab is not None)
+def _pass(layer: Callable[[Any], _Given | None], taken: Iterator[Any]) -> Iterator[_Given]:
+    """What a layer makes of one after the other; nothing as long as it has too few planes. `map` holds on to none."""
+    return (given for given in map(layer, taken) if given is not None)
+
+
+def _one_by_one(pieces: Pieces) -> Iterator[torch.Tensor]:
+    """Pieces that nobody holds on to any more when the next is asked for."""
+    while pieces:
+        yield pieces.pop(0)
 
 
 def _empty(like: torch.Tensor, channels: int, *shape: int) -> torch.Tensor:
@@ -121,95 +141,168 @@ def _empty(like: torch.Tensor, channels: int, *shape: int) -> torch.Tensor:
 
 
 class _Before:
-    """Puts the planes that a layer still needs in front of the next slab, into the room that is there.
+    """The last planes that a layer has seen, which it needs in front of the next ones.
 
     Args:
-        room: Planes of room in front of slabs.
+        most: How many it needs.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.planes: torch.Tensor | None = None
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.there = 0
+        self._planes: torch.Tensor | None = None
 
-    def overlapping(self, slab: torch.Tensor) -> torch.Tensor | None:
-        """The slab with the last planes before it; None while there are no more than these."""
-        joined = self.joined(slab)
-        self.remember(joined[:, :, max(0, joined.shape[2] - self.room) :])
-        return joined if joined.shape[2] > self.room else None
+    def fill(self, room: torch.Tensor) -> None:
+        """Write what is remembered into a place of as many planes."""
+        if self._planes is not None and self.there:
+            room.copy_(self._planes[:, :, : self.there])
 
-    def joined(self, slab: torch.Tensor) -> torch.Tensor:
-        """What is remembered, and the slab after it."""
-        if self.planes is None:
-            return slab[:, :, self.room :]
-        begin = self.room - self.planes.shape[2]
-        slab[:, :, begin : self.room] = self.planes
-        return slab[:, :, begin:]
+    def joined(self, planes: torch.Tensor) -> torch.Tensor:
+        """What is remembered with these planes after it, copied; they may be given on, what is remembered not."""
+        if self._planes is None or not self.there:
+            return planes
+        room, end = self._planes, self.there + planes.shape[2]
+        if room.shape[2] < end:
+            room = _empty(planes, planes.shape[1], end, *planes.shape[3:])
+            self.fill(room[:, :, : self.there])
+        room[:, :, self.there : end] = planes
+        return room[:, :, :end]
 
     def remember(self, planes: torch.Tensor) -> None:
-        """Keep a copy of planes for the next slab."""
-        self.planes = planes.clone()
+        """Copy the last of these planes, forget what was. There is room behind them for as many others."""
+        self.there = min(self.most, planes.shape[2])
+        self._planes = None
+        if self.there:
+            self._planes = _empty(planes, planes.shape[1], 2 * self.most, *planes.shape[3:])
+            self._planes[:, :, : self.there] = planes[:, :, planes.shape[2] - self.there :]
 
 
-class _Convolve:
-    """A convolution along z of `rim` + 1 planes, and ReLU."""
+class _Filled:
+    """What the first convolution of a pair sees: the slab, with what is remembered in the room in front of it.
 
-    def __init__(self, layer: nn.Conv3d, rim: int, room: int) -> None:
-        self.layer, self.room = layer, room
+    Args:
+        rim: Planes of room.
+    """
+
+    def __init__(self, rim: int) -> None:
         self.before = _Before(rim)
 
     def __call__(self, slab: torch.Tensor) -> torch.Tensor | None:
-        joined = self.before.overlapping(slab)
-        if joined is None:
-            return None
-        found = _convolution(self.layer, joined)
-        slab = _empty(found, found.shape[1], self.room + found.shape[2], *found.shape[3:])
-        torch.clamp_min(found, 0, out=slab[:, :, self.room :])
-        return slab
+        room, there = self.before.most, self.before.there
+        slab = slab[:, :, room - there :]
+        self.before.fill(slab[:, :, :there])
+        self.before.remember(slab)
+        return slab if slab.shape[2] > room else None
 
 
-def _convolution(layer: nn.Conv3d, values: torch.Tensor) -> torch.Tensor:
-    """What a layer gives, on the fast path: for slabs of few planes, PyTorch itself takes a slow kernel on a CPU."""
-    if values.device.type == "cpu" and values.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+class _Apart:
+    """What the second convolution of a pair sees: a few planes around the border of two slabs, then the slab itself.
+
+    Args:
+        rim: Planes by which a convolution gives less than it sees.
+    """
+
+    def __init__(self, rim: int) -> None:
+        self.before = _Before(rim)
+
+    def __call__(self, slab: torch.Tensor) -> Pieces | None:
+        rim = self.before.most
+        if slab.shape[2] <= 2 * rim:
+            found = [self.before.joined(slab)]
+        elif self.before.there:
+            found = [self.before.joined(slab[:, :, :rim]), slab]
+        else:
+            found = [slab]
+        self.before.remember(found[-1])
+        return found if found[0].shape[2] > rim else None
+
+
+def _convolve(layer: nn.Conv3d, values: torch.Tensor) -> torch.Tensor:
+    """What a layer and a ReLU give; channels that the layer does not know are left out.
+
+    On a processor in one pass. PyTorch itself makes two of it, and takes a slow kernel when there are few planes.
+    """
+    weight, unknown = layer.weight, values.shape[1] - layer.in_channels
+    if unknown:
+        weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, unknown))
+    if values.device.type == "cpu" and _is_fast(values.dtype):
         none, one = [0, 0, 0], [1, 1, 1]
-        return torch.mkldnn_convolution(values, layer.weight, layer.bias, none, one, one, 1)
-    return nn.functional.conv3d(values, layer.weight, layer.bias)
+        fused = torch.ops.mkldnn._convolution_pointwise
+        found: torch.Tensor = fused(values, weight, layer.bias, none, one, one, 1, "relu", [], "")
+        return found
+    return nn.functional.conv3d(values, weight, layer.bias).relu_()
+
+
+@cache
+def _is_fast(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves numbers of a format on this processor."""
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class _Pool:
-    """A pooling of `factor` planes each."""
+    """A max-pooling, into slabs with room in front.
 
-    def __init__(self, layer: nn.Module, factor: int, room: int) -> None:
-        self.layer, self.factor, self.room = layer, factor, room
-        self.before = _Before(factor - 1)
+    Args:
+        factor: By which it pools, z y x.
+        room: Planes of room.
+    """
 
-    def __call__(self, slab: torch.Tensor) -> torch.Tensor | None:
-        joined = self.before.joined(slab)
-        whole = joined.shape[2] // self.factor * self.factor
-        self.before.remember(joined[:, :, whole:])
-        if whole == 0:
-            return None
-        found = self.layer(joined[:, :, :whole])
-        slab = _empty(found, found.shape[1], self.room + found.shape[2], *found.shape[3:])
-        slab[:, :, self.room :] = found
-        return slab
+    def __init__(self, factor: Triple, room: int) -> None:
+        self.factor, self.room = factor, room
+        self.before = _Before(factor[0] - 1)
+
+    def __call__(self, pieces: Pieces) -> torch.Tensor | None:
+        z, y, x = self.factor
+        planes = (self.before.there + sum(piece.shape[2] for piece in pieces)) // z
+        like = pieces[0]
+        slab = _empty(like, like.shape[1], self.room + planes, like.shape[3] // y, like.shape[4] // x)
+        place = slab[:, :, self.room :]
+        for piece in pieces:
+            there = self.before.there
+            if there and there + piece.shape[2] >= z:
+                pool(self.before.joined(piece[:, :, : z - there]), self.factor, place[:, :, :1])
+                piece, place = piece[:, :, z - there :], place[:, :, 1:]
+                self.before.there = 0
+            whole = piece.shape[2] // z
+            pool(piece[:, :, : whole * z], self.factor, place[:, :, :whole])
+            place = place[:, :, whole:]
+            self.before.remember(self.before.joined(piece[:, :, whole * z :]))
+        return slab if planes else None
 
 
 class _Join:
-    """The way up: what comes from the level below is made larger and put beside the skip of the same place."""
+    """The way up: what comes from the level below is made larger and put beside the skip of the same place.
+
+    Args:
+        layer: What makes it larger.
+        reach: Planes that it needs of the slab before.
+        kept: The skips.
+        room: Planes of room in front of what it gives.
+    """
 
     def __init__(self, layer: nn.Module, reach: int, kept: Kept, room: int) -> None:
         self.layer, self.kept, self.room = layer, kept, room
         self.before = _Before(reach)
 
-    def __call__(self, slab: torch.Tensor) -> torch.Tensor | None:
-        joined = self.before.overlapping(slab)
-        if joined is None:
+    def __call__(self, pieces: Pieces) -> torch.Tensor | None:
+        found = []
+        for piece in _one_by_one(pieces):
+            seen = self.before.joined(piece)
+            self.before.remember(seen)
+            if seen.shape[2] > self.before.most:
+                found.append(self.layer(seen))
+        if not found:
             return None
-        found = self.layer(joined)
-        maps, planes = found.shape[1], found.shape[2]
-        slab = _empty(found, 2 * maps, self.room + planes, *found.shape[3:])
-        self.kept.take(slab[:, :maps, self.room :])
-        slab[:, maps:, self.room :] = found
+        like, planes = found[0], sum(piece.shape[2] for piece in found)
+        maps = like.shape[1]
+        slab = _empty(like, 2 * maps, self.room + planes, *like.shape[3:])
+        place = slab[:, :, self.room :]
+        self.kept.take(place[:, :maps], copy)
+        for piece in _one_by_one(found):
+            copy(place[:, maps:, : piece.shape[2]], piece)
+            place = place[:, :, piece.shape[2] :]
         return slab
 
 
@@ -217,22 +310,18 @@ class Kept:
     """Planes that wait for the one who needs them, in order.
 
     Args:
-        room: Planes of room in front of the slabs that are watched.
         skipped: Planes at the begin that nobody needs.
     """
 
-    def __init__(self, room: int = 0, skipped: int = 0) -> None:
-        self.room, self.skipped = room, skipped
+    def __init__(self, skipped: int = 0) -> None:
+        self.skipped = skipped
         self.slabs: deque[torch.Tensor] = deque()
 
-    def watch(self, slabs: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The same slabs, remembered as they pass."""
-
-        def passing(slab: torch.Tensor) -> torch.Tensor:
-            self.add(slab[:, :, self.room :])
-            return slab
-
-        return map(passing, slabs)
+    def watch(self, pieces: Pieces) -> Pieces:
+        """The same pieces, remembered as they pass."""
+        for piece in pieces:
+            self.add(piece)
+        return pieces
 
     def add(self, planes: torch.Tensor) -> None:
         """Remember planes `(1, c, n, y, x)`."""
@@ -246,13 +335,18 @@ class Kept:
         """How many are waiting."""
         return sum(slab.shape[2] for slab in self.slabs)
 
-    def take(self, place: torch.Tensor) -> None:
-        """Move the next planes, cut in the middle of y and x, into a place `(1, c, n, y, x)`."""
+    def take(self, place: torch.Tensor, put: Put) -> None:
+        """Move the next planes, cut in the middle of y and x, into a place `(1, c, n, y, x)`.
+
+        Args:
+            place: Where they go.
+            put: Writes planes into a place of their extent.
+        """
         done, wanted = 0, place.shape[2]
         while done < wanted:
             slab = self.slabs.popleft()
             some = min(slab.shape[2], wanted - done)
-            place[:, :, done : done + some] = crop(slab[:, :, :some], (some, *place.shape[3:]))
+            put(place[:, :, done : done + some], crop(slab[:, :, :some], (some, *place.shape[3:])))
             if some < slab.shape[2]:
                 self.slabs.appendleft(slab[:, :, some:])
             done += some
