@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from neuroloom.networks import unet
 from neuroloom.networks.architecture import (
     UNetParameters,
     context,
@@ -85,6 +86,30 @@ class TestNetwork:
 def test_crop_keeps_the_middle() -> None:
     values = torch.arange(6 * 5 * 4).reshape(1, 6, 5, 4)
     assert torch.equal(crop(values, (2, 3, 4)), values[:, 2:4, 1:4, :])
+
+
+def test_gradients_of_skips_are_those_of_cutting_and_laid_out_as_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = UNet(SMALL).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    raw = torch.rand(1, 2, *input_shape(SMALL, (4, 8, 4))).contiguous(memory_format=torch.channels_last_3d)
+
+    def gradients() -> list[torch.Tensor]:
+        network.zero_grad()
+        network(raw).square().sum().backward()
+        return [weight.grad.clone() for weight in network.parameters() if weight.grad is not None]
+
+    ours = gradients()
+    with monkeypatch.context() as patched:
+        patched.setattr(unet, "_cut", crop)
+        plain = gradients()
+    assert len(ours) == len(plain) == len(list(network.parameters()))
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+    skip = torch.rand(1, 3, 8, 9, 10).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    unet._cut(skip, torch.Size([4, 3, 6])).sum().backward()
+    assert skip.grad is not None
+    assert skip.grad.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_a_network_begins_with_what_another_has_learned() -> None:
