@@ -150,6 +150,8 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
     known = read_calibration(chain)
     if known is not None:
         seconds = operations / known.operations_per_second
+    elif device.type == "cpu":
+        seconds += needed / estimates.measure_first_use()
     seconds /= _side_by_side(stage)
     return PredictionPlan(
         volume=volume.name,
