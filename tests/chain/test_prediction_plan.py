@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuroloom.chain import Chain, open_project
+from neuroloom.chain import Chain, estimates, open_project
 from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_prediction, read_calibration
 from neuroloom.errors import UserError
 from neuroloom.models import find_weights
@@ -44,6 +44,17 @@ def test_a_plan_counts_blocks_operations_and_memory(tmp_path: Path) -> None:
     assert not plan.calibrated
     assert "8 blocks of 16 x 20 x 22 voxels" in str(plan)
     assert "--calibrate` measures it" in str(plan)
+
+
+def test_memory_that_is_used_for_the_first_time_takes_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1e7 < estimates.measure_first_use() < 1e12
+    chain = chain_of(tmp_path / "p")
+    seconds = []
+    for rate in (1e6, 2e6):
+        monkeypatch.setattr(estimates, "measure_first_use", lambda rate=rate: rate)
+        plan = plan_prediction(chain, chain.volume("val"))
+        seconds.append(30 * 40 * 44 / plan.voxels_per_second)
+    assert seconds[0] - seconds[1] == pytest.approx(plan.memory / 2e6)
 
 
 def test_a_calibration_is_what_plans_rest_upon(tmp_path: Path) -> None:
