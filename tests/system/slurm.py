@@ -221,12 +221,14 @@ class Slurm:
         there = pid_file.exists()
         # another SLURM of tests may have a node of that name
         its = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.folder / 'slurm.conf'}"}
-        for process, environment in _processes():
-            if its <= set(environment) and not jobs_live:
-                _kill(process, signal.SIGKILL)
+        dying = [process for process, environment in _processes() if its <= set(environment) and not jobs_live]
         if there:
-            _kill(int(pid_file.read_text()), signal.SIGKILL)
+            dying.append(int(pid_file.read_text()))
             pid_file.unlink(missing_ok=True)
+        # all stand still before the first dies, or SLURM would be told of a killed job instead of a machine that is gone
+        for name in (signal.SIGSTOP, signal.SIGKILL):
+            for process in dying:
+                _kill(process, name)
         for steps in (self.folder / f"spool-{node}").glob(f"{node}_*"):
             steps.unlink()
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=evicted")
