@@ -225,7 +225,7 @@ class Slurm:
         if there:
             dying.append(int(pid_file.read_text()))
             pid_file.unlink(missing_ok=True)
-        # all stand still before the first dies, or SLURM would be told of a killed job instead of a machine that is gone
+        # all stand still before the first dies, or SLURM would hear of a killed job instead of a machine that is gone
         for name in (signal.SIGSTOP, signal.SIGKILL):
             for process in dying:
                 _kill(process, name)
