@@ -14,6 +14,7 @@ from neuroloom.chain.prediction_plan import calibrate, calibration_file, plan_pr
 from neuroloom.errors import UserError
 from neuroloom.models import find_weights
 from neuroloom.networks.architecture import flop
+from neuroloom.prediction import rate
 from neuroloom.prediction.tiles import extents
 from small_model import save_weights
 from small_project import VALUES, make_project
@@ -46,12 +47,29 @@ def test_a_plan_counts_blocks_operations_and_memory(tmp_path: Path) -> None:
     assert "--calibrate` measures it" in str(plan)
 
 
+def test_plans_rest_on_a_sweep_and_those_of_large_networks_on_a_convolution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = chain_of(tmp_path / "p")
+    monkeypatch.setattr(rate, "sweep_rate", lambda network, precision: 1e3)
+    monkeypatch.setattr(estimates, "measure_rate", lambda device, precision, maps: 1e8)
+    monkeypatch.setattr(estimates, "measure_first_use", lambda: 1e15)
+    monkeypatch.setattr(estimates, "PIECE_SECONDS", 1e9)
+    plan = plan_prediction(chain, chain.volume("val"))
+    seconds = 30 * 40 * 44 / plan.voxels_per_second
+    assert seconds == pytest.approx(plan.operations / 1e3, rel=1e-3)
+    monkeypatch.setattr(estimates, "PIECE_SECONDS", 0.0)
+    slow = plan_prediction(chain, chain.volume("val"))
+    seconds = 30 * 40 * 44 / slow.voxels_per_second
+    assert seconds == pytest.approx(plan.operations / (estimates.EFFICIENCY * 1e8), rel=1e-3)
+
+
 def test_memory_that_is_used_for_the_first_time_takes_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1e7 < estimates.measure_first_use() < 1e12
     chain = chain_of(tmp_path / "p")
     seconds = []
-    for rate in (1e6, 2e6):
-        monkeypatch.setattr(estimates, "measure_first_use", lambda rate=rate: rate)
+    for speed in (1e6, 2e6):
+        monkeypatch.setattr(estimates, "measure_first_use", lambda speed=speed: speed)
         plan = plan_prediction(chain, chain.volume("val"))
         seconds.append(30 * 40 * 44 / plan.voxels_per_second)
     assert seconds[0] - seconds[1] == pytest.approx(plan.memory / 2e6)

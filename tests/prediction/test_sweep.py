@@ -47,6 +47,29 @@ def test_slabs_are_what_the_network_gives_at_once(
     torch.testing.assert_close(torch.sigmoid(swept(network, values, step)), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 11])
+@pytest.mark.parametrize("upsampling", ["transposed", "trilinear"])
+def test_numbers_of_16_bits_are_off_by_their_rounding_only(channels: int, upsampling: str) -> None:
+    """Also where channels are an odd number, which is made even."""
+    torch.manual_seed(0)
+    geometry = UNetParameters(
+        in_channels=channels,
+        heads=(("a", 3),),
+        feature_maps=8,
+        growth=2,
+        downsampling=((2, 2, 2),),
+        upsampling=upsampling,
+    )
+    network = UNet(geometry).eval()
+    values = torch.rand(1, channels, *input_shape(geometry, (14, 10, 12))) * 2 - 1
+    with torch.inference_mode():
+        network.head.weight.mul_(20)  # or everything would be close to one half
+        expected = network(values)
+        found = torch.sigmoid(swept(network.to(torch.bfloat16), values.to(torch.bfloat16), 7).float())
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("upsampling", ["transposed", "trilinear"])
 def test_memory_does_not_grow_with_depth(upsampling: str) -> None:
     geometry = UNetParameters(in_channels=1, heads=(("a", 3),), feature_maps=4, upsampling=upsampling)

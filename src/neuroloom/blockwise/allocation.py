@@ -11,11 +11,14 @@ less.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import resource
 import sys
+from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # numbers of glibc's mallopt
+_kept = False
 
 
 def keep_freed_memory() -> bool:
@@ -24,13 +27,33 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library could be told (glibc only; elsewhere nothing happens).
     """
+    global _kept
+    _kept = _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1))
+    return _kept
+
+
+@contextlib.contextmanager
+def keeping_freed_memory() -> Iterator[None]:
+    """The same for a while; then the system gets it back, unless this process keeps it anyway."""
+    if _kept or not _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
+        yield
+        return
+    try:
+        yield
+    finally:
+        _set((_MMAP_MAX, 2**16), (_TRIM_THRESHOLD, 2**17))  # as they are to begin with
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(*settings: tuple[int, int]) -> bool:
+    """Whether the C library took all settings."""
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return all(mallopt(*setting) for setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)))
+    return all(mallopt(*setting) for setting in settings)
 
 
 def most_taken() -> int:

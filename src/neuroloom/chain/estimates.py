@@ -30,8 +30,11 @@ CORE_SECONDS_PER_MEGAVOXEL = {"fragments": 0.25, "agglomerate": 0.3, "evaluate":
 SECONDS_PER_STAGE = 5.0
 """Starting workers and compiling kernels."""
 
-EFFICIENCY = 0.8
-"""Share of the convolutions' rate that a whole network's forward pass reaches, reading and writing included."""
+EFFICIENCY = 0.85
+"""Share of the convolutions' rate that a whole network's forward pass reaches; far less with matrix instructions."""
+
+PIECE_SECONDS = 3.0
+"""That sweeping once through a small piece may take; plans of larger networks rest on the rate of a convolution."""
 
 PASSES = 3.7
 """Forward passes that take as long as one training step, which has three times the operations and updates weights."""
@@ -58,6 +61,23 @@ def forward(parameters: Parameters, network: UNetParameters, operations: float) 
         operations: How many.
     """
     return operations / (EFFICIENCY * _rate(parameters, network.feature_maps))
+
+
+def sweeping(parameters: Parameters, network: UNetParameters, operations: float) -> float:
+    """Seconds for operations of a network in prediction: by a sweep through a small piece, where that is quick.
+
+    Args:
+        parameters: The project; its device and precision count.
+        network: The network.
+        operations: How many.
+    """
+    from neuroloom.prediction.rate import piece_operations, sweep_rate  # runs networks
+
+    device = choose_device(parameters.resources.device)
+    piece = forward(parameters, network, piece_operations(network))
+    if device.type != "cpu" or piece > PIECE_SECONDS:
+        return forward(parameters, network, operations)
+    return operations / sweep_rate(network, choose_precision(device, parameters.resources.precision))
 
 
 def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: Sequence[Triple]) -> float:

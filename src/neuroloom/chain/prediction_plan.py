@@ -1,4 +1,4 @@
-"""What a prediction will take: by arithmetic and a convolution's rate, or as measured on a piece of the volume."""
+"""What a prediction will take: by arithmetic and the rate of a short sweep, or as measured on a piece of the volume."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PredictionPlan(BaseModel):
         operations: Floating-point operations of the whole volume.
         memory: Bytes that the process, or the GPU, needs.
         voxels_per_second: Of the volume.
-        calibrated: Whether that was measured, or follows from the rate of a convolution.
+        calibrated: Whether that was measured, or follows from a short sweep's rate, or a convolution's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -135,6 +135,7 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
     memory = memory_for_tiles(device, stage.memory_gb)
     tile, needed = _tile_and_memory(chain, stage, stage.block_shape, memory)
     operations = seconds = 0.0
+    known = read_calibration(chain)
     for networks in chain.members:
         counts = volume_operations(
             networks,
@@ -145,9 +146,9 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
             lambda cut: _seen(chain, stage, cut),
         )
         operations += stage.mirrors * sum(counts)
-        for network, count in zip(networks, counts, strict=True):
-            seconds += stage.mirrors * estimates.forward(chain.parameters, network, count)
-    known = read_calibration(chain)
+        if known is None:
+            for network, count in zip(networks, counts, strict=True):
+                seconds += stage.mirrors * estimates.sweeping(chain.parameters, network, count)
     if known is not None:
         seconds = operations / known.operations_per_second
     elif device.type == "cpu":

@@ -66,7 +66,7 @@ def run_fused(
     seen = extents([part.network.geometry for part in parts], tile)
     wanted = [*seen[1:], tile]
     for part, shape, asked in zip(parts, seen, wanted, strict=True):
-        slabs = map(partial(_quantised, asked), _one(part, raw, slabs, shape, like, report))
+        slabs = map(partial(quantised, asked), _one(part, raw, slabs, shape, like, report))
         report = _nothing  # the first network's part is told
         half = [lost // 2 for lost in context(part.network.geometry)]
         z, y, x = (slice(h, h + n) for h, n in zip(half, asked, strict=True))
@@ -80,8 +80,13 @@ def run_fused(
             return
 
 
-def _quantised(shape: Triple, slab: torch.Tensor) -> torch.Tensor:
-    """The sigmoid in uint8; without what nobody asked for, since a network may give a few voxels more."""
+def quantised(shape: Triple, slab: torch.Tensor) -> torch.Tensor:
+    """The sigmoid in uint8; without what nobody asked for, since a network may give a few voxels more.
+
+    Args:
+        shape: Extent that was asked for in voxels, z y x; of any depth.
+        slab: `(1, c, n, y, x)` from a sweep.
+    """
     slab = slab[..., : shape[1], : shape[2]]
     if not looks_up(slab):
         return to_uint8(torch.sigmoid(slab.float()))

@@ -1,0 +1,31 @@
+"""The rate of a sweep."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from neuroloom.networks.architecture import UNetParameters, flop, input_shape
+from neuroloom.prediction import rate
+
+
+def test_all_of_the_piece_in_the_fastest_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "PIECE", (4, 6, 8))
+    network = UNetParameters(in_channels=3, heads=(("affinities", 3),), feature_maps=2)
+    seen: list[int] = []
+
+    def sweep(*arguments: object) -> list[torch.Tensor]:
+        slabs = list(actual(*arguments))
+        seen.append(sum(slab.shape[2] for slab in slabs))
+        return slabs
+
+    actual = rate.sweep
+    monkeypatch.setattr(rate, "sweep", sweep)
+    clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 24.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    before = torch.random.get_rng_state()
+    assert rate.sweep_rate(network, "fp32") == flop(network, input_shape(network, (4, 6, 8))) / 2
+    assert seen == [4, 4, 4]
+    assert torch.equal(torch.random.get_rng_state(), before)  # training draws from it
