@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,8 @@ from neuroloom.prediction.planning import (
     volume_operations,
 )
 from neuroloom.prediction.tile_memory import tile_bytes
-from neuroloom.prediction.tiles import tiles_of
+from neuroloom.prediction.tiles import extents, tiles_of
+from neuroloom.volume.array import Triple
 from neuroloom.volume.layout import chunk_of, shard_of
 
 LSD = UNetParameters(in_channels=1, heads=(("lsd", 10),), feature_maps=16, downsampling=((2, 2, 2), (5, 5, 5)))
@@ -59,7 +62,7 @@ def test_balanced_blocks(
         ((250, 250, 250), 8, (250, 250, 250)),
         ((520, 520, 520), 1, (520, 520, 520)),
         ((1500, 520, 500), 1, (760, 520, 500)),
-        ((1500, 520, 500), 40, (520, 200, 200)),  # too much work for one block otherwise
+        ((1500, 520, 500), 100, (520, 200, 200)),  # too much work for one block otherwise
         ((10_000, 10_000, 10_000), 1, (1000, 520, 520)),
     ],
 )
@@ -71,6 +74,14 @@ def test_default_blocks(shape: tuple[int, int, int], mirrors: int, block: tuple[
 def test_networks_of_any_size_have_a_block() -> None:
     wide = LSD.model_copy(update={"feature_maps": 64, "growth": 6})
     assert 8 <= default_block((1000, 1000, 1000), [wide])[1] < default_block((1000, 1000, 1000), [LSD])[1]
+
+
+def _operations(networks: list[UNetParameters], shape: Triple, tile: Triple) -> int:
+    return sum(
+        flop(network, seen)
+        for _, cut in tiles_of(shape, tile)
+        for network, seen in zip(networks, extents(networks, cut), strict=True)
+    )
 
 
 def test_operations_are_those_of_all_tiles() -> None:
@@ -103,16 +114,27 @@ def test_a_volume_has_the_operations_of_all_its_blocks() -> None:
     assert volume_operations(PAIR, shape, block) == expected
 
 
-@settings(max_examples=5, deadline=None)
-@given(shape=st.tuples(*[st.integers(1, 40).map(lambda n: 10 * n)] * 3), memory=st.sampled_from([1e8, 1e9, 6e9]))
-def test_the_widest_tile_of_equal_parts_that_fits(shape: tuple[int, int, int], memory: float) -> None:
-    tile = choose_tile(PAIR, shape, memory)
-    assert all(t % 10 == 0 and t <= s for t, s in zip(tile, shape, strict=True))
-    assert tile[0] == shape[0]
-    assert tile[1:] == (10, 10) or tile_bytes(tuple(PAIR), tile) <= memory
-    if tile != shape:
-        wider = balanced_block(shape, (10, 10, 10), (shape[0], *(2 * t for t in tile[1:])))
-        assert tile_bytes(tuple(PAIR), wider) > memory
+@pytest.mark.parametrize("kernels", [(), ((1, 3, 3), (1, 3, 3), (1, 3, 1))])
+@pytest.mark.parametrize(("shape", "memory"), [((40, 100, 150), 6e8), ((10, 140, 70), 2e8), ((40, 50, 50), 1e6)])
+def test_of_all_equal_parts_that_fit_those_with_fewest_operations(
+    kernels: tuple[Triple, ...], shape: Triple, memory: float
+) -> None:
+    networks = [LSD, AFFINITIES.model_copy(update={"kernels": kernels})]
+    parts = {
+        balanced_block(shape, (10, 10, 10), (shape[0], y, x))
+        for y, x in itertools.product(range(10, shape[1] + 1, 10), range(10, shape[2] + 1, 10))
+    }
+    fit = [tile for tile in parts if tile_bytes(tuple(networks), tile) <= memory] or [(shape[0], 10, 10)]
+    tile = choose_tile(networks, shape, memory)
+    assert tile in fit
+    assert len(fit) < len(parts)
+    assert _operations(networks, shape, tile) == min(_operations(networks, shape, other) for other in fit)
+
+
+def test_one_axis_is_cut_where_that_is_enough() -> None:
+    whole = tile_bytes(tuple(PAIR), (100, 200, 200))
+    assert choose_tile(PAIR, (100, 200, 200), whole) == (100, 200, 200)
+    assert choose_tile(PAIR, (100, 200, 200), whole - 1) in [(100, 200, 100), (100, 100, 200)]
 
 
 def test_more_memory_wastes_less() -> None:

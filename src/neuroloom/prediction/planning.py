@@ -1,8 +1,8 @@
 """How a volume is cut for prediction: blocks that are done and kept one by one, and tiles that networks sweep through.
 
     block   what a worker predicts, writes, and would have to do again if it were stopped
-    tile    what networks see in one sweep along z: as deep as the block, and as wide as the memory permits. Networks
-            see their context around it, which neighbouring tiles and blocks see again, so that larger ones waste less:
+    tile    what networks see in one sweep along z: as deep as the block; along y and x, of all that the memory holds,
+            what wastes least. Networks see their context around it, which neighbouring tiles and blocks see again:
             with 64 voxels of context on every side, one 200 voxels wide computes 2.7 times what is written of it, one
             of 500 1.6 times.
 
@@ -12,6 +12,7 @@ the memory of the machine, whether free or not; apart from floating point it doe
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,9 +35,9 @@ LARGEST = 544
 GRAIN = 32
 """Voxels, or a little more, of which blocks with neighbours are multiples: they are stored in chunks of that size."""
 
-OPERATIONS = 5e14
-"""Of a block at most, since one that is stopped is done again: three hours at 50 GFLOP/s, 5 s at 100 TFLOP/s. Only
-networks larger than those that are shipped come to it."""
+OPERATIONS = 1.25e15
+"""Of a block at most, since one that is stopped is done again: 40 min at 500 GFLOP/s (two cores with bf16), 12 s
+at 100 TFLOP/s. Without mirrors, only networks larger than those of the reference come to it."""
 
 MEMORY = 8e9
 """Bytes for one tile on a processor at most, and where the machine is not known."""
@@ -73,7 +74,7 @@ def default_block(shape: Triple, networks: Sequence[UNetParameters], mirrors: in
         largest = (2 * target, target, target)
         steps = [f if size <= most else g for size, most, f, g in zip(shape, largest, factor, grain, strict=True)]
         block = balanced_block(shape, steps, largest)
-        if mirrors * sum(block_operations(networks, block)) <= OPERATIONS:
+        if mirrors * sum(_tiled_operations(networks, round_up(block, factor), block)) <= OPERATIONS:
             break
     return block
 
@@ -143,17 +144,21 @@ def block_operations(
 ) -> list[int]:
     """Floating-point operations of predicting a block, by network; see `volume_operations`."""
     shape = round_up(block, common_factor(networks))
+    return _tiled_operations(networks, shape, choose_tile(networks, shape, memory, dtype))
+
+
+def _tiled_operations(networks: Sequence[UNetParameters], shape: Triple, tile: Triple) -> list[int]:
     counts = [0] * len(networks)
-    for _, tile in tiles_of(shape, choose_tile(networks, shape, memory, dtype)):
-        for number, (network, seen) in enumerate(zip(networks, extents(networks, tile), strict=True)):
-            counts[number] += architecture.flop(network, seen)
+    for cut, times in Counter(extent for _, extent in tiles_of(shape, tile)).items():
+        for number, (network, seen) in enumerate(zip(networks, extents(networks, cut), strict=True)):
+            counts[number] += times * architecture.flop(network, seen)
     return counts
 
 
 def choose_tile(
     networks: Sequence[UNetParameters], shape: Triple, memory: float, dtype: torch.dtype | None = None
 ) -> Triple:
-    """The widest tile that the memory holds: the region cut into equal parts along y and x.
+    """The tile that wastes least of those that the memory holds: the region cut into equal parts along y and x.
 
     Args:
         networks: In the order they run.
@@ -167,12 +172,18 @@ def choose_tile(
     from neuroloom.prediction.tile_memory import tile_bytes  # sweeps with PyTorch
 
     factor = common_factor(networks)
-    for parts in range(1, max(shape) + 1):
-        widest = math.ceil(max(shape[1:]) / parts)
-        tile = balanced_block(shape, factor, (shape[0], widest, widest))
+    ways = [(0, shape)]  # of cutting, by operations: with more parts along an axis there are never fewer
+    known = {shape}
+    while True:
+        _, tile = heapq.heappop(ways)
         if tile[1:] == factor[1:] or tile_bytes(tuple(networks), tile, dtype) <= memory:
-            break
-    return tile
+            return tile
+        z, y, x = tile
+        for largest in ((z, y - 1, x), (z, y, x - 1)):
+            smaller = balanced_block(shape, factor, largest)
+            if smaller not in known:
+                known.add(smaller)
+                heapq.heappush(ways, (sum(_tiled_operations(networks, shape, smaller)), smaller))
 
 
 def prediction_workers(wanted: str) -> list[str]:
