@@ -10,11 +10,13 @@ from pathlib import Path
 
 from benchmarks.results import Disagreement, as_json, as_table
 from benchmarks.volumes import Options
+from neuroloom.errors import UserError
 
 NAMES = (
     "lsd",
     "training",
     "prediction",
+    "teravoxel",
     "fragments",
     "agglomeration",
     "forest",
@@ -26,7 +28,7 @@ NAMES = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark; 0 if both sides agree, 1 if not."""
+    """Run one benchmark; 0 if both sides agree, 1 if not, 2 if it cannot be run here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", action="store_true", help="as the last line, one JSON object with the results")
@@ -43,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Disagreement as difference:
         print(f"The results differ: {difference}", file=sys.stderr)
         return 1
+    except UserError as mistake:
+        print(mistake, file=sys.stderr)
+        return 2
     print(as_table(results))
     if chosen.json:
         print(as_json(chosen.name, results))

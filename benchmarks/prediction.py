@@ -9,6 +9,8 @@ The ceiling is the rate of the largest convolutions of both networks (those with
 after the other on values that are there already. Ours includes reading, all other layers, and writing.
 
 Memory is that of the process after a hundred regions, and after five.
+
+All this is about processors. Where there is a GPU, it is measured instead, as `teravoxel` says.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from benchmarks.volumes import VOXEL_SIZE, Options, tissue
 from neuroloom.blockwise import Source
 from neuroloom.models import find_weights
 from neuroloom.networks.architecture import UNetParameters, context, flop, input_shape, output_shape
-from neuroloom.networks.checkpoint import Checkpoint, load_checkpoint
+from neuroloom.networks.checkpoint import load_checkpoint
 from neuroloom.networks.precision import choose_precision, number_format
 from neuroloom.networks.unet import UNet
 from neuroloom.prediction import Predict, default_block
@@ -50,11 +52,15 @@ REGIONS = 100
 
 
 def run(options: Options) -> list[Result]:
-    """Compare voxels per second, with the peer and with the ceiling, and memory.
+    """Compare voxels per second, with the peer and with the ceiling, and memory; on a GPU, see `teravoxel`.
 
     Raises:
         Disagreement: Affinities differ by more than the bound above.
     """
+    if torch.cuda.is_available():
+        from benchmarks import teravoxel
+
+        return teravoxel.run(options)
     torch_version = torch.__version__.split("+")[0]
     python = environment("gunpowder", (*GUNPOWDER, f"torch=={torch_version}"))
     what, raw, _ = tissue(options, "fib25-train", 140 if options.quick else (500, 250, 500))
@@ -113,7 +119,8 @@ def run(options: Options) -> list[Result]:
         bound = DIFFERENT_AT_MOST[precision]
         compare(stage.output.open().read(), np.load(folder / "affinities.npy"), networks, tile, bound)
         reached.clear()
-        _, most = alternate(ours, lambda: ceiling(parts, stage.block_shape), 1 if options.quick else 3)
+        device = torch.device("cpu")
+        _, most = alternate(ours, lambda: ceiling(networks, stage.block_shape, device), 1 if options.quick else 3)
         memory = memory_of_regions(folder, raw, 10 if options.quick else REGIONS)
     return [
         Result("prediction", tuple(mine), tuple(theirs), "Mvoxel/s", less_is_better=False),
@@ -161,24 +168,23 @@ def compare(ours: np.ndarray, peer: np.ndarray, networks: list[UNetParameters], 
         raise Disagreement(f"{far:.2%} of affinities differ by more than two grey values")
 
 
-def ceiling(parts: tuple[Checkpoint, ...], block: Triple) -> float:
+def ceiling(networks: list[UNetParameters], block: Triple, device: torch.device) -> float:
     """Operations per second, in GFLOP/s, of the largest convolutions, both networks weighted as they are used."""
-    networks = [part.metadata.network for part in parts]
-    dtype = number_format(choose_precision(torch.device("cpu"), "auto"))
     total, seconds = 0, 0.0
-    for part, seen in zip(parts, extents(networks, block), strict=True):
-        operations = flop(part.metadata.network, seen)
+    for network, seen in zip(networks, extents(networks, block), strict=True):
+        operations = flop(network, seen)
         total += operations
-        seconds += operations / largest_convolutions(part.network, seen, dtype)
+        seconds += operations / largest_convolutions(network, seen, device)
     return total / seconds / 1e9
 
 
-def largest_convolutions(network: UNet, shape: Triple, dtype: torch.dtype) -> float:
+def largest_convolutions(network: UNetParameters, shape: Triple, device: torch.device) -> float:
     """Operations per second of the convolutions that have half of a network's operations."""
-    slab = input_shape(network.geometry, (planes_at_once(shape), *(n - 64 for n in shape[1:])))
+    dtype = number_format(choose_precision(device, "auto"))
+    slab = input_shape(network, (planes_at_once(shape), *(n - 64 for n in shape[1:])))
     calls: list[tuple[torch.nn.Conv3d, torch.Size, int]] = []
     with torch.device("meta"):
-        twin = UNet(network.geometry)
+        twin = UNet(network)
     for layer in twin.modules():
         if isinstance(layer, torch.nn.Conv3d):
             layer.register_forward_hook(
@@ -187,23 +193,33 @@ def largest_convolutions(network: UNet, shape: Triple, dtype: torch.dtype) -> fl
                 )
             )
     with torch.inference_mode():
-        twin(torch.empty(1, network.geometry.in_channels, *slab, device="meta"))
+        twin(torch.empty(1, network.in_channels, *slab, device="meta"))
         calls.sort(key=lambda call: -call[2])
         half = sum(call[2] for call in calls) / 2
         done, seconds = 0, 0.0
         for layer, size, operations in calls:
-            values = torch.rand(size).to(dtype).contiguous(memory_format=torch.channels_last_3d)
-            weight = torch.rand(layer.weight.shape).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+            values, weight = (
+                torch.rand(extent, device=device).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+                for extent in (size, layer.weight.shape)
+            )
             times = []
             for _ in range(4):
+                wait_for(device)
                 start = time.perf_counter()
                 torch.nn.functional.conv3d(values, weight)
+                wait_for(device)
                 times.append(time.perf_counter() - start)
             done += operations
             seconds += min(times)
             if done >= half:
                 break
     return done / seconds
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def memory_of_regions(folder: Path, raw: np.ndarray, regions: int) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import neuroloom
 from benchmarks import __main__ as command
@@ -158,6 +159,7 @@ class TestCommand:
             np.save(folder / "affinities.npy", np.where(found < 128, found + error, found - error))
             return {"seconds": 1000.0}
 
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(prediction, "environment", lambda name, requirements: Path("python"))
         monkeypatch.setattr(prediction, "ask", ask)
         code = command.main(["prediction", "--quick", "--json", "--data", str(tmp_path)])
@@ -172,6 +174,20 @@ class TestCommand:
         assert rate["ratio"] == pytest.approx(rate["ours"] / rate["peer"])
         assert share["ratio"] > 0
         assert memory["what"] == "memory after 10 regions, after 5"
+
+    def test_teravoxel_predicts_by_commands(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert command.main(["teravoxel", "--quick", "--json"]) == 0
+        rate, hours, share, speed, memory = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+        assert rate["peer"] == pytest.approx(1e6 / 5 / 3600)
+        assert hours["ours"] == pytest.approx(1e6 / rate["ours"] / 3600)
+        assert 0 < share["ratio"] < 1
+        assert speed["ours"] == pytest.approx(rate["ours"])
+        assert 0 < memory["ours"] < 5
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert command.main(["teravoxel"]) == 2
+        assert "needs a GPU" in capsys.readouterr().err
 
     @pytest.fixture
     def real_looking(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,7 +288,7 @@ def _tile_and_memory(chain: Chain, stage: Predict, block: Triple, memory: float)
     beside = 0.0
     if len(chain.members) > 1:  # weights of all, and a sum
         parts = [network for member in chain.members[1:] for network in member]
-        beside += 4 * sum(map(parameter_count, parts)) + 6 * math.prod(seen)
+        beside += dtype.itemsize * sum(map(parameter_count, parts)) + 6 * math.prod(seen)
     if seen != block:
         beside += 3 * math.prod(block)
     return tiles[0], max(needed) + beside

@@ -101,6 +101,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"The checkpoint {path} does not exist. Train first, or name the right file.")
     raw = path.read_bytes()
+    sha256 = hashlib.sha256(raw).hexdigest()
     try:
         content = load_tensors(raw)
     except Exception as error:  # PyTorch raises many types; all of them mean that the bytes are not what was written
@@ -108,6 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"The checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint. "
             "Put a copy back, or train again."
         ) from error
+    del raw  # large networks: each copy of the weights that is not there counts
     if not isinstance(content, dict) or "neuroloom_checkpoint" not in content:
         raise UserError(f"{path} is a PyTorch file, but no checkpoint of neuroloom. Name a best.ckpt or last.ckpt.")
     if content["neuroloom_checkpoint"] > FORMAT:
@@ -116,8 +118,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         lsd = None
         if "lsd" in content:
             lsd = Checkpoint(*_unpack(content["lsd"]), lsd=None, sha256=str(content["lsd"]["sha256"]))
-        return Checkpoint(*_unpack(content), lsd=lsd, sha256=hashlib.sha256(raw).hexdigest())
-    except (ValidationError, KeyError, RuntimeError) as error:
+        return Checkpoint(*_unpack(content), lsd=lsd, sha256=sha256)
+    except (ValidationError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"The checkpoint {path} is incomplete: its weights do not fit its description. Train again."
         ) from error
@@ -147,6 +149,14 @@ def _pack(metadata: Metadata, weights: Mapping[str, torch.Tensor], dtype: torch.
 
 def _unpack(content: dict[str, Any]) -> tuple[Metadata, UNet]:
     metadata = Metadata.model_validate_json(content["metadata"])
-    network = UNet(metadata.network)
-    network.load_state_dict(content["weights"])
-    return metadata, network.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    with torch.device("meta"):
+        network = UNet(metadata.network)
+    weights = content["weights"]
+    network.load_state_dict({name: _laid_out(weights.pop(name)) for name in list(weights)}, assign=True)
+    return metadata, network.eval()
+
+
+def _laid_out(weight: torch.Tensor) -> torch.Tensor:
+    """In float32; the weights of a convolution as convolutions take them."""
+    order = torch.channels_last_3d if weight.dim() == 5 else torch.contiguous_format
+    return weight.to(torch.float32, memory_format=order)

@@ -227,7 +227,7 @@ def block_bytes(
     from neuroloom.prediction.tile_memory import tile_bytes  # sweeps with PyTorch
 
     outer = round_up(block, common_factor(networks))
-    weights = 4 * sum(architecture.parameter_count(network) for network in networks)
+    weights = dtype.itemsize * sum(architecture.parameter_count(network) for network in networks)
     raw = math.prod(extents(networks, outer)[0])
     result = channels * math.prod(block)
     sums = 0 if mirrors == 1 else 3 * result + raw  # two bytes each, one prediction, and its mirrored raw
