@@ -51,7 +51,7 @@ def test_plans_rest_on_a_sweep_and_those_of_large_networks_on_a_convolution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = chain_of(tmp_path / "p")
-    monkeypatch.setattr(rate, "sweep_rate", lambda network, precision: 1e3)
+    monkeypatch.setattr(rate, "sweep_rate", lambda network, precision, device: 1e3)
     monkeypatch.setattr(estimates, "measure_rate", lambda device, precision, maps: 1e8)
     monkeypatch.setattr(estimates, "measure_first_use", lambda: 1e15)
     monkeypatch.setattr(estimates, "PIECE_SECONDS", 1e9)

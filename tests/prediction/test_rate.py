@@ -26,6 +26,6 @@ def test_all_of_the_piece_in_the_fastest_time(monkeypatch: pytest.MonkeyPatch) -
     clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 24.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     before = torch.random.get_rng_state()
-    assert rate.sweep_rate(network, "fp32") == flop(network, input_shape(network, (4, 6, 8))) / 2
+    assert rate.sweep_rate(network, "fp32", torch.device("cpu")) == flop(network, input_shape(network, (4, 6, 8))) / 2
     assert seen == [4, 4, 4]
     assert torch.equal(torch.random.get_rng_state(), before)  # training draws from it

@@ -34,7 +34,7 @@ EFFICIENCY = 0.85
 """Share of the convolutions' rate that a whole network's forward pass reaches; far less with matrix instructions."""
 
 PIECE_SECONDS = 3.0
-"""That sweeping once through a small piece may take; plans of larger networks rest on the rate of a convolution."""
+"""That sweeping once through a small piece may take a processor; else plans rest on the rate of a convolution."""
 
 PASSES = 3.7
 """Forward passes that take as long as one training step, which has three times the operations and updates weights."""
@@ -74,10 +74,9 @@ def sweeping(parameters: Parameters, network: UNetParameters, operations: float)
     from neuroloom.prediction.rate import piece_operations, sweep_rate  # runs networks
 
     device = choose_device(parameters.resources.device)
-    piece = forward(parameters, network, piece_operations(network))
-    if device.type != "cpu" or piece > PIECE_SECONDS:
+    if device.type == "cpu" and forward(parameters, network, piece_operations(network)) > PIECE_SECONDS:
         return forward(parameters, network, operations)
-    return operations / sweep_rate(network, choose_precision(device, parameters.resources.precision))
+    return operations / sweep_rate(network, choose_precision(device, parameters.resources.precision), device)
 
 
 def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: Sequence[Triple]) -> float:

@@ -1,6 +1,7 @@
-"""How fast a network sweeps on this machine's processor, measured on a small piece: all its layers, random weights.
+"""How fast a network sweeps on this machine, measured on a small piece: all its layers, random weights.
 
-The rate of a convolution does not tell: with matrix instructions, what lies between convolutions takes as long as they.
+The rate of a convolution does not tell: with matrix instructions, what lies between convolutions takes as long as they,
+and convolutions of a few maps are far slower on a GPU than those of thousands.
 """
 
 from __future__ import annotations
@@ -28,21 +29,26 @@ def piece_operations(network: UNetParameters) -> int:
 
 
 @lru_cache
-def sweep_rate(network: UNetParameters, precision: Precision) -> float:
-    """Operations per second of a network in prediction on the processor.
+def sweep_rate(network: UNetParameters, precision: Precision, device: torch.device) -> float:
+    """Operations per second of a network in prediction.
 
     Args:
         network: Its geometry.
         precision: What convolutions compute in.
+        device: Where.
     """
-    like = torch.empty(0, dtype=number_format(precision))
+    like = torch.empty(0, dtype=number_format(precision), device=device)
     shape = architecture.input_shape(network, PIECE)
+    gpus = [device] if device.type == "cuda" else []
     times = []
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(), keeping_freed_memory():
-        twin = UNet(network).to(like)
+    with torch.random.fork_rng(gpus), torch.inference_mode(), keeping_freed_memory():
+        with device:
+            twin = UNet(network).to(like)
         for _ in range(3):  # the first compiles kernels, and uses memory for the first time
             started = time.perf_counter()
             for slab in sweep(twin, lambda begin, end, place: place.fill_(0.5), shape, like):
                 quantised(shape, slab)
+            for gpu in gpus:
+                torch.cuda.synchronize(gpu)
             times.append(time.perf_counter() - started)
     return piece_operations(network) / min(times)
