@@ -279,16 +279,18 @@ def _operations(chain: Chain, stage: Predict, shape: Triple, memory: float = MEM
 
 def _tile_and_memory(chain: Chain, stage: Predict, block: Triple, memory: float) -> tuple[Triple, float]:
     """What the first networks see at once, and bytes in all where most are needed."""
-    seen, dtype = _seen(chain, stage, block), number_format(_where(chain)[1])
+    import torch
+
+    device, precision = _where(chain)
+    seen, like = _seen(chain, stage, block), torch.empty(0, dtype=number_format(precision), device=device)
     tiles, needed = [], []
     for networks in chain.members:
-        tiles.append(choose_tile(networks, round_up(seen, common_factor(networks)), memory, dtype))
-        channels = dict(networks[-1].heads)["affinities"]
-        needed.append(block_bytes(networks, seen, tiles[-1], channels, stage.mirrors, dtype))
+        tiles.append(choose_tile(networks, round_up(seen, common_factor(networks)), memory, like.dtype))
+        needed.append(block_bytes(networks, seen, tiles[-1], stage.mirrors, like))
     beside = 0.0
     if len(chain.members) > 1:  # weights of all, and a sum
         parts = [network for member in chain.members[1:] for network in member]
-        beside += dtype.itemsize * sum(map(parameter_count, parts)) + 6 * math.prod(seen)
+        beside += like.itemsize * sum(map(parameter_count, parts)) + 6 * math.prod(seen)
     if seen != block:
         beside += 3 * math.prod(block)
     return tiles[0], max(needed) + beside

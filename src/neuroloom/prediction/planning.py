@@ -45,11 +45,14 @@ MEMORY = 8e9
 AT_ONCE = 2
 """Processes that predict on one GPU."""
 
-SCATTERED = 1.2
-"""Bytes that a process holds for every byte of a tile: what is freed lies in pieces. Measured: 1.1 to 1.3."""
+LOADED = 0.4e9
+"""Bytes of a worker that has loaded this program and PyTorch."""
 
-LOADED = 0.8e9
-"""Bytes of a worker that has loaded this program and PyTorch, and of what convolutions, reading and writing need."""
+SCATTERED = 1.45
+"""Bytes that a process holds for every byte of a tile: what is freed lies in pieces. Measured: 1.3 to 1.65."""
+
+MORE_SCATTERED = 1.85
+"""The same where tiles, or predictions to be averaged, follow each other in a block. Measured: 1.5 to 2.4."""
 
 FOREIGN_BLOCK = 256
 """Voxels of a block along an axis, about, of somebody else's network: how many operations it takes is not known."""
@@ -212,23 +215,26 @@ def memory_for_tiles(device: torch.device, memory_gb: float | None = None) -> fl
 
 
 def block_bytes(
-    networks: Sequence[UNetParameters], block: Triple, tile: Triple, channels: int, mirrors: int, dtype: torch.dtype
+    networks: Sequence[UNetParameters], block: Triple, tile: Triple, mirrors: int, like: torch.Tensor
 ) -> float:
-    """Bytes that a process takes while it predicts a block on a processor.
+    """Bytes that a process takes while it predicts a block; on a GPU, of what lies there.
 
     Args:
         networks: In the order they run.
         block: Its extent in voxels.
         tile: From `choose_tile`.
-        channels: Affinities per voxel.
         mirrors: How many predictions are averaged.
-        dtype: What networks compute in.
+        like: Networks compute in its number format and on its device.
     """
     from neuroloom.prediction.tile_memory import tile_bytes  # sweeps with PyTorch
 
     outer = round_up(block, common_factor(networks))
-    weights = dtype.itemsize * sum(architecture.parameter_count(network) for network in networks)
+    weights = like.itemsize * sum(architecture.parameter_count(network) for network in networks)
     raw = math.prod(extents(networks, outer)[0])
-    result = channels * math.prod(block)
+    result = dict(networks[-1].heads)["affinities"] * math.prod(block)
+    taken = tile_bytes(tuple(networks), tile, like.dtype)
+    if like.is_cuda:
+        return weights + raw + result + taken
     sums = 0 if mirrors == 1 else 3 * result + raw  # two bytes each, one prediction, and its mirrored raw
-    return LOADED + weights + raw + result + sums + SCATTERED * tile_bytes(tuple(networks), tile, dtype)
+    scattered = SCATTERED if tile == outer and mirrors == 1 else MORE_SCATTERED
+    return LOADED + weights + raw + result + sums + scattered * taken
