@@ -93,7 +93,8 @@ def scoring(parameters: Parameters, networks: Sequence[UNetParameters], shapes: 
     alone = parameters.prediction.model_copy(update={"mirrors": 1, "ensemble": ()})  # as networks are while they train
     parameters = parameters.model_copy(update={"prediction": alone})
     names = ("predict", "fragments", *["agglomerate"] * len(MERGE_FUNCTIONS), "evaluate")
-    once = sum(stage(parameters, name, shape, networks) for name in names for shape in shapes)
+    # the training does all that itself: no workers have to start
+    once = sum(stage(parameters, name, shape, networks) - SECONDS_PER_STAGE for name in names for shape in shapes)
     return -(-steps // every) * once
 
 
