@@ -23,9 +23,14 @@ def test_all_of_the_piece_in_the_fastest_time(monkeypatch: pytest.MonkeyPatch) -
 
     actual = rate.sweep
     monkeypatch.setattr(rate, "sweep", sweep)
-    clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 24.0])
+    clock = iter([0.0, 0.9, 10.0, 10.2, 20.0, 20.4, 30.0, 32.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     before = torch.random.get_rng_state()
-    assert rate.sweep_rate(network, "fp32", torch.device("cpu")) == flop(network, input_shape(network, (4, 6, 8))) / 2
+    operations = flop(network, input_shape(network, (4, 6, 8)))
+    assert rate.sweep_rate(network, "fp32", torch.device("cpu")) == pytest.approx(operations / 0.2)
     assert seen == [4, 4, 4]
+    wider = network.model_copy(update={"in_channels": 5})
+    operations = flop(wider, input_shape(wider, (4, 6, 8)))
+    assert rate.sweep_rate(wider, "fp32", torch.device("cpu")) == pytest.approx(operations / 2)
+    assert len(seen) == 4  # two seconds are long enough
     assert torch.equal(torch.random.get_rng_state(), before)  # training draws from it
