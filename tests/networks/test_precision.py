@@ -14,8 +14,9 @@ CPU = torch.device("cpu")
 
 def test_wanted_device_and_precision_are_taken() -> None:
     assert choose_device("cpu") == CPU
-    assert choose_precision(CPU, "bf16") == "bf16"
     assert choose_precision(CPU, "fp32") == "fp32"
+    assert choose_precision(torch.device("meta"), "fp16") == "fp16"
+    assert choose_precision(torch.device("meta")) == "fp32"
 
 
 def test_automatic_device_exists() -> None:
@@ -31,7 +32,8 @@ def test_missing_device_is_named(name: str) -> None:
 @pytest.mark.parametrize("has_bf16", [True, False])
 def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: has_bf16)
-    assert choose_precision(CPU) == ("bf16" if has_bf16 else "fp32")
+    assert choose_precision(CPU) == choose_precision(CPU, "bf16") == ("bf16" if has_bf16 else "fp32")
+    assert choose_precision(CPU, "fp16") == "fp32"
 
 
 def test_instructions_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,8 +201,11 @@ class TestLearning:
         assert load_checkpoint(best).metadata.setup == setup
 
     @pytest.mark.parametrize("setup", ["lsd", "acrlsd"])
-    def test_half_precision_keeps_weights_and_loss_in_full(self, make_job: MakeJob, tmp_path: Path, setup: str) -> None:
+    def test_half_precision_keeps_weights_and_loss_in_full(
+        self, make_job: MakeJob, tmp_path: Path, setup: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         job = make_job(iterations=2)
+        monkeypatch.setattr(loop, "choose_precision", lambda device, wanted: wanted)  # whether it is fast or not
         lsd = train(job, tmp_path / "lsd")
         full = train(job.model_copy(update={"setup": setup}), tmp_path / "fp32", lsd)
         half = train(job.model_copy(update={"setup": setup, "precision": "bf16"}), tmp_path / "bf16", lsd)
@@ -524,8 +527,11 @@ class TestPrecisionAndMemory:
         for name, value in state(tmp_path / "whole")["network"].items():
             torch.testing.assert_close(state(tmp_path / "other")["network"][name], value, atol=1e-5, rtol=1e-4)
 
-    def test_fp16_trains_with_a_scale_that_is_kept(self, make_job: MakeJob, tmp_path: Path) -> None:
+    def test_fp16_trains_with_a_scale_that_is_kept(
+        self, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         job = make_job(iterations=4)
+        monkeypatch.setattr(loop, "choose_precision", lambda device, wanted: wanted)  # as a GPU does
         train(job, tmp_path / "fp32")
         train(job.model_copy(update={"precision": "fp16"}), tmp_path / "fp16")
         assert curve(tmp_path / "fp16") == pytest.approx(curve(tmp_path / "fp32"), rel=0.05)

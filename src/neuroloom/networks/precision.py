@@ -64,9 +64,12 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
     Args:
         device: From `choose_device`.
         wanted: "fp32", "bf16", "fp16", or "auto": bf16 on GPUs from compute capability 8 on and on processors with
-            AMX or AVX-512 bf16 instructions, fp16 on GPUs of capability 7, fp32 elsewhere (emulated bf16 is far
-            slower than fp32).
+            AMX or AVX-512 bf16 instructions, fp16 on GPUs of capability 7, fp32 elsewhere. Processors take fp32 for
+            what they have no instructions for: emulated, it takes more than fifty times as long, and a project may go
+            from machine to machine.
     """
+    if device.type == "cpu":
+        return "bf16" if wanted in ("bf16", "auto") and _cpu_has_bf16() else "fp32"
     for known in get_args(Precision):
         if wanted == known:
             return known
@@ -75,7 +78,7 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Precision:
 
         capability = torch.cuda.get_device_capability(device)[0]
         return "bf16" if capability >= 8 else "fp16" if capability == 7 else "fp32"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    return "fp32"
 
 
 def number_format(precision: Precision) -> torch.dtype:

@@ -414,7 +414,7 @@ class Resources(Section):
         "auto", description='"auto" (all GPUs, else the processor), "cpu", "cuda:1", or several: "cuda:0,cuda:1"'
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the processor or GPU has it"
+        "auto", description="auto: bf16 where the processor or GPU has it; processors take fp32 for what they have not"
     )
     memory_gb: PositiveFloat | None = Field(
         None,
