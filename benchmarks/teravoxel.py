@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from neuroloom.networks.precision import choose_device, devices
 from neuroloom.networks.setups import NEIGHBORHOOD, network_parameters
 from neuroloom.networks.unet import UNet
 from neuroloom.prediction.measuring import Measured
+from neuroloom.prediction.tiles import tiles_of
 from neuroloom.project import Network
 from neuroloom.volume import create_volume
 from neuroloom.volume.sample import SampleParameters, make_block
@@ -108,14 +108,8 @@ def make_volume(path: Path, side: int, repeated: int) -> None:
     piece, _ = make_block(SampleParameters(seed=1), (0, 0, 0), (repeated, repeated, repeated))
     volume = create_volume(path, "volumes/raw", (side, side, side), piece.dtype, VOXEL_SIZE)
 
-    def places() -> Iterator[tuple[int, int, int]]:
-        for z in range(0, side, repeated):
-            for y in range(0, side, repeated):
-                for x in range(0, side, repeated):
-                    yield z, y, x
-
     with ThreadPoolExecutor() as threads:
-        list(threads.map(lambda place: volume.write(place, piece), places()))
+        list(threads.map(lambda tile: volume.write(tile[0], piece), tiles_of(volume.shape, piece.shape)))
 
 
 def neuroloom(*words: object) -> str:
@@ -129,7 +123,8 @@ def predict(project: Path) -> Measured:
     command = [sys.executable, "-m", "neuroloom.cli", "predict", "--project", str(project)]
     with subprocess.Popen(command, stdout=2) as running:  # where messages go
         try:
-            running.wait(SECONDS)
+            if running.wait(SECONDS):
+                raise subprocess.CalledProcessError(running.returncode, command)
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGINT)
             running.wait()

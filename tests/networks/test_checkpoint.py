@@ -80,6 +80,16 @@ def test_descriptor_network_travels_inside(tmp_path: Path) -> None:
     assert torch.equal(output(loaded.lsd.network), output(lsd))
 
 
+def test_weights_go_into_their_place_without_others_being_drawn(tmp_path: Path) -> None:
+    save(tmp_path / "a.ckpt", "lsd")
+    before = torch.random.get_rng_state()
+    network = load_checkpoint(tmp_path / "a.ckpt").network
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for weight in network.parameters():
+        assert weight.requires_grad
+        assert weight.ndim != 5 or weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
 def test_same_network_gives_same_bytes(tmp_path: Path) -> None:
     save(tmp_path / "a.ckpt", "lsd")
     save(tmp_path / "b.ckpt", "lsd")

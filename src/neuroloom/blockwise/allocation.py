@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # numbers of glibc's mallopt
+_KEEP = (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)
+_GIVE_BACK = (_MMAP_MAX, 2**16), (_TRIM_THRESHOLD, 2**17)  # as it is to begin with
 _kept = False
 
 
@@ -28,20 +30,20 @@ def keep_freed_memory() -> bool:
         Whether the C library could be told (glibc only; elsewhere nothing happens).
     """
     global _kept
-    _kept = _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1))
+    _kept = _set(*_KEEP, (_ARENA_MAX, 1))
     return _kept
 
 
 @contextlib.contextmanager
 def keeping_freed_memory() -> Iterator[None]:
     """The same for a while; then the system gets it back, unless this process keeps it anyway."""
-    if _kept or not _set((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
+    if _kept or not _set(*_KEEP):
         yield
         return
     try:
         yield
     finally:
-        _set((_MMAP_MAX, 2**16), (_TRIM_THRESHOLD, 2**17))  # as they are to begin with
+        _set(*_GIVE_BACK)
         ctypes.CDLL(None).malloc_trim(0)
 
 
