@@ -47,6 +47,20 @@ def test_a_plan_counts_blocks_operations_and_memory(tmp_path: Path) -> None:
     assert "--calibrate` measures it" in str(plan)
 
 
+def test_a_block_larger_than_the_volume_is_planned_as_what_there_is(tmp_path: Path) -> None:
+    plans = []
+    for name, block in (("all", [30, 40, 44]), ("more", [200, 100_000, 44])):
+        chain = chain_of(tmp_path / name, block=block)
+        plans.append(plan_prediction(chain, chain.volume("val")))
+    assert plans[1].blocks == plans[0].blocks == 1
+    assert (plans[1].tile, plans[1].memory, plans[1].operations) == (
+        plans[0].tile,
+        plans[0].memory,
+        plans[0].operations,
+    )
+    assert calibrate(chain, chain.volume("val")).crop == (30, 40, 44)
+
+
 def test_plans_rest_on_a_sweep_and_those_of_large_networks_on_a_convolution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,7 @@ def plan_prediction(chain: Chain, volume: RawVolume) -> PredictionPlan:
     stage = _stage(chain, volume)
     device, precision = _where(chain)
     memory = memory_for_tiles(device, stage.memory_gb)
-    tile, needed = _tile_and_memory(chain, stage, stage.block_shape, memory)
+    tile, needed = _tile_and_memory(chain, stage, _largest_block(stage), memory)
     operations = seconds = 0.0
     known = read_calibration(chain)
     for networks in chain.members:
@@ -264,6 +264,12 @@ def _side_by_side(stage: Predict) -> int:
     return min(stage.block_count, len(devices(stage.device)))
 
 
+def _largest_block(stage: Predict) -> Triple:
+    """Extent of the first block: those that the project asks for may be larger than the volume."""
+    z, y, x = map(min, stage.block_shape, stage.shape)
+    return z, y, x
+
+
 def _seen(chain: Chain, stage: Predict, shape: Triple) -> Triple:
     """Extent in the networks' voxels of what they predict for a region."""
     resampling = stage.resampling(trained_voxel_size(chain.project))
@@ -298,7 +304,8 @@ def _tile_and_memory(chain: Chain, stage: Predict, block: Triple, memory: float)
 
 def _crop(chain: Chain, stage: Predict, rate: float) -> Triple:
     """As much of a block as takes a minute: less deep, since a sweep is as fast then, and narrow if it must be."""
-    crop, factor = stage.block_shape, common_factor(chain.networks)
+    factor = common_factor(chain.networks)
+    crop = round_up(_largest_block(stage), factor)
     while True:
         seconds = _operations(chain, stage, crop) / rate
         if seconds <= SECONDS or crop == factor:
